@@ -1,0 +1,1 @@
+"""The commented sample, the JSON schema and the golden files, as package data."""
