@@ -56,14 +56,14 @@ class ConfigError(CircusError):
         super().__init__("\n".join(map(str, self.faults)))
 
 
-class NotRunning(CircusError):  # noqa: N818 - reads as what it says
+class NotRunning(CircusError):
     """The instance, or the part of it that is needed, does not run or is not ready."""
 
     exit_code = 3
     http_status = 503
 
 
-class UnknownModel(CircusError):  # noqa: N818
+class UnknownModel(CircusError):
     """No model of that name is configured."""
 
     exit_code = 4

@@ -44,7 +44,9 @@ Environment = dict[EnvName, Line]
 class Section(BaseModel):
     """A part of the file: frozen, strict, no unknown keys."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True, protected_namespaces=()
+    )
 
 
 class Limits(Section):

@@ -1,0 +1,1 @@
+"""The plugins that circusd starts: health, stats."""

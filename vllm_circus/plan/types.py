@@ -1,0 +1,136 @@
+"""What has been decided: plain frozen data that render, proxy and plugins work from.
+
+A `Plan` is complete: nothing that reads it looks at the models file again. It goes to disk as `plan.json` in the run
+directory. No secret is in it: keys are named by the file or the variable that holds them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING
+
+from vllm_circus.config.models import Limits, Probe, Restart
+from vllm_circus.paths import Instance
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+PLAN_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where an engine listens: a loopback port, or a unix socket where `uds` is set (the port is then only a name)."""
+
+    host: str
+    port: int
+    uds: str | None = None
+
+    def __str__(self) -> str:
+        return f"unix:{self.uds}" if self.uds else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A LoRA adapter of a model; `path` is absolute where it is a folder."""
+
+    name: str
+    path: str
+
+
+@dataclass(frozen=True)
+class ModelPlan:
+    """One engine: what is executed, where it listens, what it answers to, how it is looked after.
+
+    Attributes:
+        watcher: name of its circus watcher, `model-<name>`.
+        argv: the whole argument vector, program first.
+        env: what is set in its environment beyond circusd's own, GPUs and threads included.
+        env_file: file of further variables (mode 0600), read by the launcher when the engine starts.
+        check_names: ready only when `/v1/models` lists every one of `names`.
+        keyed: the engine gets a random API key of its own (VLLM_API_KEY), made at each start of the set.
+        names: every name that a client may ask for: the name, the aliases, the adapters; first the model's own.
+        gpus: indices, None where CUDA_VISIBLE_DEVICES is left alone.
+        digest: changes when, and only when, the engine would have to be restarted.
+    """
+
+    name: str
+    watcher: str
+    model: str
+    engine: str
+    argv: tuple[str, ...]
+    env: tuple[tuple[str, str], ...]
+    env_file: str | None
+    keyed: bool
+    endpoint: Endpoint
+    names: tuple[str, ...]
+    aliases: tuple[str, ...]
+    adapters: tuple[Adapter, ...]
+    check_names: bool
+    gpus: tuple[int, ...] | None
+    profile: str | None
+    priority: int
+    enabled: bool
+    start_timeout: float | None
+    drain_timeout: float
+    stop_timeout: float
+    restart: Restart
+    probe: Probe
+    digest: str
+
+
+@dataclass(frozen=True)
+class ProxyPlan:
+    """The public side. `cors` holds the allowed origins: `("*",)` is every one, empty none."""
+
+    host: str
+    port: int
+    workers: int
+    cors: tuple[str, ...]
+    metrics: bool
+    request_logging: bool
+    default_model: str | None
+    drain_timeout: float
+    limits: Limits
+    keys_file: str | None
+    keys_env: str | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything decided for one instance.
+
+    `source` is the models file it was made from; `warnings` are sentences for the operator, in file order.
+    """
+
+    version: int
+    instance: Instance
+    source: str
+    proxy: ProxyPlan
+    models: tuple[ModelPlan, ...]
+    warnings: tuple[str, ...] = ()
+
+    def model(self, name: str) -> ModelPlan | None:
+        """The model of that name (not alias), or None."""
+        return next((model for model in self.models if model.name == name), None)
+
+
+def dump_plan(plan: Plan) -> bytes:
+    """The plan as JSON, indented: people read it when they debug."""
+    return _adapter().dump_json(plan, indent=2) + b"\n"
+
+
+def load_plan(data: bytes) -> Plan:
+    """The plan read back. Raises ValueError on anything that `dump_plan` of this version did not write."""
+    plan = _adapter().validate_json(data)
+    if plan.version != PLAN_VERSION:
+        raise ValueError(f"plan version {plan.version}, this program reads {PLAN_VERSION}")
+    return plan
+
+
+@cache
+def _adapter() -> TypeAdapter[Plan]:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(Plan)
