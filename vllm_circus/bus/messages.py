@@ -18,12 +18,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from vllm_circus.gpu import Gpu
 from vllm_circus.lifecycle.states import State
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable
+
     from pydantic import TypeAdapter
 
 VERSION = 1
@@ -199,12 +201,12 @@ M = TypeVar("M")
 
 def encode(message: Any) -> bytes:
     """A message as JSON."""
-    return _adapter(type(message)).dump_json(message)
+    return _adapter(cast("Hashable", type(message))).dump_json(message)
 
 
 def decode(kind: type[M], data: bytes) -> M:
     """A message read back. Raises ValueError on anything else, another version included."""
-    message: M = _adapter(kind).validate_json(data)
+    message: M = _adapter(cast("Hashable", kind)).validate_json(data)
     version = getattr(message, "version", VERSION)
     if version != VERSION:
         raise ValueError(f"{kind.__name__} of version {version}, this program reads {VERSION}")
