@@ -1,8 +1,4 @@
-"""`vllm-circus gpus`: the cards of this machine, as the driver shows them.
-
-The table fits 80 columns; where the terminal is wide enough the whole UUID stands in it, else its beginning, which
-CUDA_VISIBLE_DEVICES takes as well.
-"""
+"""`vllm-circus gpus`: the cards of this machine, as the driver shows them."""
 
 from __future__ import annotations
 
@@ -15,13 +11,21 @@ import click
 
 from vllm_circus.gpu import Gpu, NoDriver, list_gpus
 from vllm_circus.logline import clean
+from vllm_circus.view.table import Cell, Column, Line, layout, paint_row
+from vllm_circus.view.units import UNKNOWN, size
 
-HEADINGS = ("GPU", "NAME", "USED / TOTAL", "USE", "TEMP", "UUID")
-NAME, UUID = HEADINGS.index("NAME"), HEADINGS.index("UUID")
-SHORT_UUID = len("GPU-01234567")
-NARROWEST = 80
-GAP = "  "
-UNKNOWN = "-"
+COLUMNS = (
+    Column("GPU", number=True),
+    Column("NAME"),
+    Column("USED", number=True),
+    Column("TOTAL", number=True),
+    Column("USE", number=True),
+    Column("TEMP", number=True),
+    Column("UUID"),
+)
+NARROW = 80  # columns; with the two cuts below the table never needs more
+NARROW_NAME = 32
+NARROW_UUID = len("GPU-01234567")  # CUDA_VISIBLE_DEVICES takes a beginning as well
 
 
 @click.command()
@@ -53,53 +57,26 @@ def _print_json() -> None:
 
 
 def table(cards: Sequence[Gpu], width: int) -> str:
-    """The cards as lines of at most `width` columns; below 80 it is made for 80."""
-    room = max(width, NARROWEST)
-    rows = [HEADINGS, *(_cells(card) for card in cards)]
-    if _width(rows) > room:
-        rows = [_replace(row, UUID, row[UUID][:SHORT_UUID]) for row in rows]
-    if (excess := _width(rows) - room) > 0:
-        longest = max(len(row[NAME]) for row in rows) - excess
-        rows = [_replace(row, NAME, _shorten(row[NAME], longest)) for row in rows]
-    widths = _widths(rows)
-    return "\n".join(_line(row, widths) for row in rows)
+    """The cards as lines of at most `width` columns, or of 80 where that is less; long words are cut to fit."""
+    lines = _lines(cards, name=None, uuid=None)
+    if max(map(len, lines)) > max(width, NARROW):
+        lines = _lines(cards, name=NARROW_NAME, uuid=NARROW_UUID)
+    return "\n".join(lines)
 
 
-def _cells(card: Gpu) -> tuple[str, ...]:
-    return (
+def _lines(cards: Sequence[Gpu], *, name: int | None, uuid: int | None) -> list[str]:
+    rows = [_row(card, name, uuid) for card in cards]
+    return [paint_row(line, colour=False) for line in layout(COLUMNS, rows)]
+
+
+def _row(card: Gpu, name: int | None, uuid: int | None) -> Line:
+    texts = (
         str(card.index),
-        clean(card.name) or UNKNOWN,
-        f"{_gibibytes(card.memory_used)} / {_gibibytes(card.memory_total)} GiB",
-        UNKNOWN if card.utilisation is None else f"{card.utilisation} %",
-        UNKNOWN if card.temperature is None else f"{card.temperature} C",
-        clean(card.uuid) or UNKNOWN,
+        clean(card.name)[:name] or UNKNOWN,
+        UNKNOWN if card.memory_used is None else size(card.memory_used),
+        UNKNOWN if card.memory_total is None else size(card.memory_total),
+        UNKNOWN if card.utilisation is None else f"{card.utilisation}%",
+        UNKNOWN if card.temperature is None else f"{card.temperature}C",
+        clean(card.uuid)[:uuid] or UNKNOWN,
     )
-
-
-def _gibibytes(size: int | None) -> str:
-    return UNKNOWN if size is None else f"{size / (1 << 30):.1f}"
-
-
-def _shorten(text: str, length: int) -> str:
-    return text if len(text) <= length else text[: length - 1] + "…"
-
-
-def _replace(row: tuple[str, ...], column: int, text: str) -> tuple[str, ...]:
-    return (*row[:column], text, *row[column + 1 :])
-
-
-def _widths(rows: Sequence[tuple[str, ...]]) -> list[int]:
-    return [max(map(len, column)) for column in zip(*rows, strict=True)]
-
-
-def _width(rows: Sequence[tuple[str, ...]]) -> int:
-    return sum(_widths(rows)) + len(GAP) * (len(HEADINGS) - 1)
-
-
-def _line(row: tuple[str, ...], widths: list[int]) -> str:
-    """Words to the left, numbers to the right."""
-    cells = (
-        cell.ljust(width) if column in {NAME, UUID} else cell.rjust(width)
-        for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-    )
-    return GAP.join(cells).rstrip()
+    return tuple(map(Cell, texts))
