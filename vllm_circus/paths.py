@@ -17,6 +17,8 @@ from vllm_circus.errors import CircusError
 
 PROGRAM = "vllm-circus"
 DEFAULT_INSTANCE = "default"
+#: In the environment of everything that we start: the run directory of its instance.
+MARK = "VLLM_CIRCUS_MARK"
 SOCKET_PATH_LIMIT = 107  # sun_path is 108 bytes with its NUL: unix(7)
 
 _INSTANCE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")

@@ -1,0 +1,185 @@
+"""circus.ini, section by section.
+
+Rules, each paid for in blood:
+
+- Every `[circus]` key that has a default is always written: circus restarts the whole set on `reloadconfig` when one of
+  them comes, goes or changes. The others stay out: `stats_endpoint` would start circusd-stats whatever `statsd` says,
+  `endpoint_owner` would chown, and `fqdn_prefix`, `logoutput`, `loggerconfig` and `include` have no use here.
+- `multicast_endpoint` is empty: circus would otherwise tell its control endpoint to anybody who asks on UDP.
+- `copy_env = True`: without it a process has no PATH and no HOME, and neither CUDA's nor Hugging Face's settings.
+- No secret stands here: what must stay secret is read by the launcher from a private file.
+- A model is started and stopped, never reloaded: `autostart`, `respawn` off, one process (`singleton`), so that no
+  second engine ever comes up beside the first on the same GPU.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from vllm_circus.paths import MARK, Instance
+from vllm_circus.plan.types import ModelPlan, Plan, ProxyPlan
+from vllm_circus.render.quoting import env_fits, join_arguments, plain_value
+
+PROXY_WATCHER = "proxy"
+PLUGINS = (("health", "vllm_circus_plugins.health.HealthPlugin"), ("stats", "vllm_circus_plugins.stats.StatsPlugin"))
+
+#: A worker is killed when it has not gone so many seconds after the end of its draining.
+PROXY_MARGIN = 5.0
+LOG_MAX_BYTES = 64 << 20
+LOG_BACKUPS = 4
+#: Connections that the kernel keeps while every worker is busy; net.core.somaxconn may cut it.
+BACKLOG = 4096
+
+_STREAM = "vllm_circus.supervise.stream.LogStream"
+_HOOKS = "vllm_circus.supervise.hooks"
+
+
+@dataclass(frozen=True)
+class Section:
+    """One section: its name without brackets, its options in order."""
+
+    name: str
+    options: tuple[tuple[str, str], ...]
+
+    def __str__(self) -> str:
+        return f"[{self.name}]\n" + "".join(f"{key} = {value}".rstrip() + "\n" for key, value in self.options)
+
+
+def ini_text(sections: Iterable[Section]) -> str:
+    """The whole file."""
+    head = "# Written by vllm-circus at each start; edit the models file instead.\n\n"
+    return head + "\n".join(map(str, sections))
+
+
+def all_sections(plan: Plan) -> Iterator[Section]:
+    """Every section of `plan`'s circus.ini, in the file's order."""
+    yield circus_section(plan.instance)
+    yield socket_section(plan.proxy)
+    for model in plan.models:
+        yield from model_sections(plan.instance, model)
+    yield from proxy_sections(plan.instance, plan.proxy)
+    yield from plugin_sections(plan.instance)
+
+
+def circus_section(instance: Instance) -> Section:
+    """circusd itself."""
+    options = (
+        ("check_delay", "1.0"),
+        ("endpoint", instance.control),
+        ("pubsub_endpoint", instance.events),
+        ("multicast_endpoint", ""),
+        ("statsd", "False"),
+        ("umask", "027"),
+        ("warmup_delay", "0"),
+        ("httpd", "False"),
+        ("httpd_host", "localhost"),
+        ("httpd_port", "8080"),
+        ("debug", "False"),
+        ("debug_gc", "False"),
+        ("pidfile", str(instance.pidfile)),
+        ("loglevel", "info"),
+    )
+    return Section("circus", options)
+
+
+def socket_section(proxy: ProxyPlan) -> Section:
+    """The public socket, bound by circusd, so that a worker can be replaced without refusing a connection.
+
+    No `so_reuseport`: with it every worker has a queue of its own, and those that wait in the queue of a leaving
+    worker are refused.
+    """
+    host = proxy.host.removeprefix("[").removesuffix("]")
+    options = (
+        ("host", plain_value("proxy.host", host)),
+        ("port", str(proxy.port)),
+        ("family", "AF_INET6" if ":" in host else "AF_INET"),
+        ("backlog", str(BACKLOG)),
+    )
+    return Section("socket:proxy", options)
+
+
+def model_sections(instance: Instance, model: ModelPlan) -> Iterator[Section]:
+    """A model's watcher and its environment."""
+    argv = (*_launcher(instance, secrets=instance.secrets / f"{model.name}.json", env_file=model.env_file), *model.argv)
+    options = (
+        ("cmd", join_arguments(argv)),
+        ("numprocesses", "1"),
+        ("singleton", "True"),
+        ("autostart", "False"),
+        ("respawn", "False"),
+        ("graceful_timeout", f"{model.stop_timeout:g}"),
+        ("priority", str(model.priority)),
+        *_common_options(instance, model.name),
+    )
+    yield Section(f"watcher:{model.watcher}", options)
+    yield _environment(instance, model.watcher, model.env)
+
+
+def proxy_sections(instance: Instance, proxy: ProxyPlan) -> Iterator[Section]:
+    """The proxy workers, on the socket that circusd owns. circus fills in the descriptor in `args` alone."""
+    worker = (sys.executable, "-P", "-m", "vllm_circus.proxy", "--plan", str(instance.plan), "--fd")
+    options = (
+        ("cmd", join_arguments((*_launcher(instance), *worker))),
+        ("args", "$(circus.sockets.proxy)"),
+        ("use_sockets", "True"),
+        ("numprocesses", str(proxy.workers)),
+        ("autostart", "True"),
+        ("respawn", "True"),
+        ("graceful_timeout", f"{proxy.drain_timeout + PROXY_MARGIN:g}"),
+        ("priority", "0"),
+        *_common_options(instance, PROXY_WATCHER),
+    )
+    yield Section(f"watcher:{PROXY_WATCHER}", options)
+    yield _environment(instance, PROXY_WATCHER, ())
+
+
+def plugin_sections(instance: Instance) -> Iterator[Section]:
+    """The plugins. Exactly one option, without blanks: circus puts it into a command line as it is."""
+    for name, target in PLUGINS:
+        yield Section(f"plugin:{name}", (("use", target), ("settings", str(instance.plan))))
+
+
+def watcher_names(sections: Iterable[Section]) -> frozenset[str]:
+    """What circus will call its watchers. A plugin keeps its prefix, `plugin:health`."""
+    names = (section.name for section in sections)
+    return frozenset(
+        name.removeprefix("watcher:") for name in names if name.startswith(("watcher:", "plugin:"))
+    )
+
+
+def hidden_env(model: ModelPlan) -> dict[str, str]:
+    """The part of a model's environment that circus.ini cannot hold faithfully: the launcher sets it."""
+    return {name: value for name, value in model.env if not env_fits(name, value)}
+
+
+def _launcher(instance: Instance, *, secrets: Path | None = None, env_file: str | None = None) -> Iterator[str]:
+    """What stands before a program. `-P` keeps the working directory out of the launcher's own imports."""
+    yield from (sys.executable, "-P", "-m", "vllm_circus.supervise.launch")
+    if secrets is not None:
+        yield from ("--environ", str(secrets))
+    if env_file is not None:
+        yield from ("--env-file", env_file)
+    yield "--"
+
+
+def _common_options(instance: Instance, log: str) -> Iterator[tuple[str, str]]:
+    yield "copy_env", "True"
+    yield "working_dir", plain_value("state directory", str(instance.state_dir))
+    yield "max_retry", "5"  # counts failed forks only; endless retries would freeze circusd
+    for hook in ("after_spawn", "before_reap", "after_reap"):
+        yield f"hooks.{hook}", f"{_HOOKS}.{hook}, True"
+    filename = plain_value("log directory", str(instance.log(log)))
+    for stream, channel in (("stdout_stream", "O"), ("stderr_stream", "E")):
+        yield f"{stream}.class", _STREAM
+        yield f"{stream}.filename", filename
+        yield f"{stream}.channel", channel
+        yield f"{stream}.max_bytes", str(LOG_MAX_BYTES)
+        yield f"{stream}.backups", str(LOG_BACKUPS)
+
+
+def _environment(instance: Instance, watcher: str, env: tuple[tuple[str, str], ...]) -> Section:
+    fitting = tuple((name, value) for name, value in env if env_fits(name, value))
+    return Section(f"env:{watcher}", (*fitting, (MARK, str(instance.run_dir))))
