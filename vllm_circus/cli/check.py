@@ -1,0 +1,99 @@
+"""`vllm-circus check`: every fault of a models file, or what it would run."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from vllm_circus.cli.common import Session, build_plan, config_file, instance_option, print_lines, say_warnings, terminal_width
+from vllm_circus.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vllm_circus.plan.types import ModelPlan, Plan
+    from vllm_circus.view.table import Line
+
+
+@click.command(short_help="Check a models file and show what would run.")
+@click.argument("config", metavar="[CONFIG]", required=False)
+@click.option("--json", "as_json", is_flag=True, help="The plan, or the faults, as one JSON document.")
+@click.option("-v", "--verbose", is_flag=True, help="Show the whole command of every engine, and what is set for it.")
+@instance_option
+@click.pass_obj
+def check(session: Session, config: str | None, as_json: bool, verbose: bool) -> None:
+    """Check a models file and show what would run. Nothing is started.
+
+    Exit code 2 where something is wrong: every fault is named with its file and line.
+    """
+    path = config_file(session.instance, config)
+    try:
+        plan = build_plan(session.instance, path)
+    except ConfigError as error:
+        if as_json:
+            click.echo(json.dumps({"ok": False, "faults": [vars(fault) for fault in error.faults]}, indent=2))
+        raise
+    if as_json:
+        click.echo(json.dumps({"ok": True, **_document(plan)}, indent=2))
+    else:
+        print_lines(plan_lines(plan, verbose=verbose, width=terminal_width()))
+        say_warnings(plan.warnings)
+
+
+def plan_lines(plan: Plan, *, verbose: bool, width: int | None) -> Iterator[tuple[Line, bool]]:
+    """What would run, a row a model; with `verbose` also how."""
+    from vllm_circus.view.status import gpu_text
+    from vllm_circus.view.table import Cell, Column, layout
+
+    columns = (
+        Column("NAME"),
+        Column("ENGINE", rank=3),
+        Column("GPU"),
+        Column("PORT", number=True),
+        Column("START", rank=2),
+        Column("PROFILE", rank=4),
+        Column("ALSO CALLED", rank=5),
+        Column("MODEL", rank=1),
+    )
+    rows = [
+        (
+            Cell(model.name, "bold"),
+            Cell(model.engine),
+            Cell(gpu_text(model.gpus)),
+            Cell(str(model.endpoint.port)),
+            Cell("with the set" if model.enabled else "by hand"),
+            Cell(model.profile or "-"),
+            Cell(", ".join(model.names[1:]) or "-"),
+            Cell(model.model),
+        )
+        for model in plan.models
+    ]
+    for line in layout(columns, rows, width):
+        yield line, True
+    if verbose:
+        for model in plan.models:
+            yield from ((line, False) for line in _how(model))
+    proxy = plan.proxy
+    yield (), False
+    yield (Cell(f"proxy on {proxy.host}:{proxy.port}, {proxy.workers} worker(s); {plan.source} is fine"),), False
+
+
+def _how(model: ModelPlan) -> Iterator[Line]:
+    from vllm_circus.logline import clean
+    from vllm_circus.view.table import Cell
+
+    yield ()
+    yield (Cell(f"{model.name}:", "bold"),)
+    for name, value in model.env:
+        yield (Cell(f"  {name}={clean(shlex.quote(value))}", "dim"),)
+    yield (Cell(f"  {clean(shlex.join(model.argv))}"),)
+
+
+def _document(plan: Plan) -> dict[str, Any]:
+    from vllm_circus.plan.types import dump_plan
+
+    document: dict[str, Any] = json.loads(dump_plan(plan))
+    return document

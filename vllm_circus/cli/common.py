@@ -1,0 +1,177 @@
+"""What the commands share: the instance, the models file, the way from it to a plan, and words for the terminal."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
+
+import click
+
+from vllm_circus.errors import CircusError, NotRunning, UnknownModel
+from vllm_circus.paths import DEFAULT_INSTANCE, Instance, find_instance
+
+if TYPE_CHECKING:
+    from vllm_circus.plan.types import Plan
+    from vllm_circus.view.outline import Outline
+    from vllm_circus.view.table import Line
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass
+class Session:
+    """What one run of the command line is about."""
+
+    name: str = DEFAULT_INSTANCE
+
+    @property
+    def instance(self) -> Instance:
+        """The instance that `--instance` names. Raises CircusError where the name is not usable."""
+        return find_instance(self.name)
+
+
+def instance_option(command: F) -> F:
+    """Adds `--instance NAME`, which counts the same before and after the command."""
+
+    def remember(context: click.Context, _parameter: click.Parameter, value: str | None) -> None:
+        if value is not None:
+            context.ensure_object(Session).name = value
+
+    return click.option(
+        "--instance",
+        metavar="NAME",
+        expose_value=False,
+        callback=remember,
+        help=f"Which set of models, where several live side by side.  [default: {DEFAULT_INSTANCE}]",
+    )(command)
+
+
+def model_argument(*, required: bool) -> Callable[[F], F]:
+    """Adds `MODEL…`, which the shell completes from the running set."""
+    return click.argument("names", metavar="MODEL...", nargs=-1, required=required, shell_complete=_complete_model)
+
+
+def _complete_model(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
+    outline = read_plan_outline(context.ensure_object(Session).instance)
+    return [model.name for model in outline.models if model.name.startswith(incomplete)] if outline else []
+
+
+def config_file(instance: Instance, given: str | None) -> Path:
+    """The models file that is meant. Raises CircusError where there is none."""
+    path = Path(given).absolute() if given else instance.config_file
+    if not path.is_file():
+        problem = "is not a file" if path.exists() else "there is no such file"
+        raise _NoModelsFile(
+            f"models file {path}: {problem}",
+            hint=f"`vllm-circus example > {given or path}` writes one to begin with",
+        )
+    return path
+
+
+class _NoModelsFile(CircusError):
+    exit_code = 2
+
+
+def build_plan(instance: Instance, path: Path) -> Plan:
+    """What the models file comes to on this machine. Raises ConfigError with every fault."""
+    from vllm_circus.config.load import load_config
+    from vllm_circus.facts import gather_facts
+    from vllm_circus.plan.decide import make_plan
+
+    return make_plan(load_config(path), instance, gather_facts(own_ports(instance)))
+
+
+def own_ports(instance: Instance) -> frozenset[int]:
+    """The ports that the running set of this instance holds: for a new plan of the same set they are free."""
+    outline = read_plan_outline(instance) if running_pid(instance) else None
+    return frozenset({outline.port, *(model.port for model in outline.models)}) if outline else frozenset()
+
+
+def running_pid(instance: Instance) -> int | None:
+    """Pid of the circusd that runs this instance, or None."""
+    from vllm_circus.supervise.control import running_pid as find
+
+    return find(instance)
+
+
+def need_running(instance: Instance) -> int:
+    """Pid of circusd. Raises NotRunning."""
+    pid = running_pid(instance)
+    if pid is None:
+        raise NotRunning(f"{instance_words(instance)} is not running", hint=f"start it with `{words(instance, 'up -d')}`")
+    return pid
+
+
+def read_plan_outline(instance: Instance) -> Outline | None:
+    """The plan of the set that runs, or ran last; None where there is none that can be read."""
+    from vllm_circus.view.outline import read_outline
+
+    try:
+        return read_outline(instance.plan.read_bytes())
+    except (OSError, ValueError):
+        return None
+
+
+def need_outline(instance: Instance) -> Outline:
+    """The plan of the running set. Raises NotRunning."""
+    outline = read_plan_outline(instance)
+    if outline is None:
+        raise NotRunning(f"{instance_words(instance)} has no plan yet", hint=f"see `{words(instance, 'logs circusd')}`")
+    return outline
+
+
+def known_model(name: str, known: Sequence[str]) -> str:
+    """The name, if it is one of those known. Raises UnknownModel with a guess."""
+    if name in known:
+        return name
+    near = get_close_matches(name, known, n=1)
+    hint = f"did you mean `{near[0]}`?" if near else f"there are: {', '.join(known) or 'none'}"
+    raise UnknownModel(f"no model {name!r}", hint=hint)
+
+
+def instance_words(instance: Instance) -> str:
+    """How an instance is spoken of."""
+    return "vllm-circus" if instance.name == DEFAULT_INSTANCE else f"instance {instance.name!r}"
+
+
+def words(instance: Instance, command: str) -> str:
+    """A command as the operator would type it for this instance."""
+    option = "" if instance.name == DEFAULT_INSTANCE else f"--instance {instance.name} "
+    return f"vllm-circus {option}{command}"
+
+
+def say(text: str) -> None:
+    """Talk, to stderr."""
+    click.echo(text, err=True)
+
+
+def say_warnings(warnings: Iterable[str]) -> None:
+    """Sentences for the operator that stop nothing."""
+    for warning in warnings:
+        say(f"warning: {warning}")
+
+
+def wants_colour(stream: TextIO) -> bool:
+    """Whether to write terminal colours there: a capable terminal, and NO_COLOR not set (no-color.org)."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def terminal_width() -> int | None:
+    """Columns of the terminal behind stdout; None where it is none, and lines may be as long as they like."""
+    import shutil
+
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def print_lines(lines: Iterable[tuple[Line, bool]]) -> None:
+    """Lines of a view to stdout; the flag says that a line is a row of a table."""
+    from vllm_circus.view.table import paint, paint_row
+
+    colour = wants_colour(sys.stdout)
+    for line, is_row in lines:
+        click.echo((paint_row if is_row else paint)(line, colour=colour), color=True)

@@ -1,0 +1,82 @@
+"""How every command ends: the exit code, and one sentence on stderr where something went wrong."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from vllm_circus.cli.common import Session
+from vllm_circus.errors import CircusError, ConfigError
+
+INTERRUPTED = 130
+READER_LEFT = 141
+
+
+def run_safely(arguments: Sequence[str]) -> int:
+    """Run the command line and return its exit code. Prints whatever went wrong."""
+    from vllm_circus.cli.app import app
+
+    session = Session()
+    try:
+        outcome = app.main(list(arguments), prog_name="vllm-circus", standalone_mode=False, obj=session)
+        sys.stdout.flush()
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return INTERRUPTED
+    except BrokenPipeError:
+        # nothing may be flushed into the closed pipe when the interpreter ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return READER_LEFT
+    except CircusError as error:
+        explain(error)
+        return error.exit_code
+    except Exception as error:  # noqa: BLE001 - the last line of defence: people never see a traceback
+        _report_bug(error, arguments, session)
+        return 1
+    return outcome if isinstance(outcome, int) else 0
+
+
+def explain(error: CircusError) -> None:
+    """Say on stderr what is wrong and what to do."""
+    if isinstance(error, ConfigError):
+        for fault in error.faults:
+            click.echo(f"error: {fault}", err=True)
+        number = len(error.faults)
+        click.echo(f"{number} fault{'s' if number > 1 else ''}; nothing was started or written", err=True)
+    else:
+        click.echo(f"error: {error}", err=True)
+    if error.hint:
+        click.echo(f"hint: {error.hint}", err=True)
+
+
+def _report_bug(error: Exception, arguments: Sequence[str], session: Session) -> None:
+    name = type(error).__name__
+    try:
+        path = _write_crash(error, arguments, session)
+    except (OSError, CircusError) as problem:
+        click.echo(f"error: this is a bug in vllm-circus: {name}: {error} (details are lost: {problem})", err=True)
+    else:
+        click.echo(f"error: this is a bug in vllm-circus: {name}; please report it with {path}", err=True)
+
+
+def _write_crash(error: Exception, arguments: Sequence[str], session: Session) -> Path:
+    """The details, for its owner alone: a traceback may show what was in the environment or in a file."""
+    import platform
+    import traceback
+
+    from vllm_circus import __version__
+    from vllm_circus.files import private_directory, write_atomic
+
+    now = datetime.now(UTC)
+    folder = private_directory(session.instance.state_dir)
+    path = folder / f"crash-{now.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}.txt"
+    head = f"vllm-circus {__version__}, Python {platform.python_version()}, {platform.platform()}\n{now.isoformat()}\n"
+    write_atomic(path, f"{head}{list(arguments)!r}\n\n{''.join(traceback.format_exception(error))}", mode=0o600)
+    return path

@@ -1,0 +1,125 @@
+"""Which log lines are shown, in what order and how: pure functions over lines that `view.tail` reads.
+
+Lines of several parts (models, proxy, plugins, circusd) are merged by the time that stands in each. A line without a
+time (something else wrote into the file) takes the time of the line before it.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from vllm_circus.logline import Channel, clean, decode
+from vllm_circus.view.table import Cell, Line, Style
+
+#: What has a log beside the models.
+PARTS = ("proxy", "health", "stats", "circusd")
+
+BEGINNING = datetime.fromtimestamp(0, UTC)
+_SPAN = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
+_COLOURS: tuple[Style, ...] = ("cyan", "magenta", "blue", "good", "busy")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of one part's log."""
+
+    at: datetime
+    part: str
+    channel: Channel
+    text: str
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which lines are asked for: not older than `since`, and with `pattern` somewhere in the text."""
+
+    since: datetime | None = None
+    pattern: re.Pattern[str] | None = None
+
+    def matches(self, entry: Entry) -> bool:
+        """Whether the line is asked for."""
+        return not self.too_old(entry) and (self.pattern is None or self.pattern.search(entry.text) is not None)
+
+    def too_old(self, entry: Entry) -> bool:
+        """Whether the line, and so every one before it, lies before `since`."""
+        return self.since is not None and entry.at < self.since
+
+
+def parse_since(text: str, now: datetime) -> datetime:
+    """A point in time: a span before `now` (`90s`, `10m`, `1h30m`, `2d`) or an ISO date, local where it has no zone.
+
+    Raises ValueError, with a sentence for the operator.
+    """
+    span = _SPAN.fullmatch(text)
+    if text and span:
+        days, hours, minutes, seconds = (int(number or 0) for number in span.groups())
+        try:
+            return now - timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
+        except OverflowError:
+            return BEGINNING
+    try:
+        return datetime.fromisoformat(text).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise ValueError(f"{text!r} is neither a span (90s, 10m, 1h30m, 2d) nor a date (2026-11-23T14:30)") from None
+
+
+def read_entries(part: str, lines: Iterable[str], before: datetime = BEGINNING) -> Iterator[Entry]:
+    """The lines of a file in order; one without a time takes that of the line before, the first ones `before`."""
+    at, channel = before, "O"
+    for line in lines:
+        found = decode(line)
+        if found is not None:
+            at, channel = found.at, found.channel
+            yield Entry(at, part, found.channel, found.text)
+        else:
+            yield Entry(at, part, "E" if channel == "E" else "O", line.rstrip("\r\n"))
+
+
+def merge(parts: Iterable[Iterable[Entry]]) -> Iterator[Entry]:
+    """The entries of several parts by time; those of one part keep their order whatever their times say."""
+    return heapq.merge(*parts, key=lambda entry: entry.at)
+
+
+@dataclass(frozen=True)
+class Form:
+    """How lines are written.
+
+    Attributes:
+        parts: names to line up and to colour; the name is shown where there are several.
+        as_json: one JSON document a line instead of text.
+        times: the local time before each line.
+        colour: with terminal colours.
+    """
+
+    parts: tuple[str, ...]
+    as_json: bool = False
+    times: bool = False
+    colour: bool = False
+
+    def line(self, entry: Entry) -> Line:
+        """The entry as cells, harmless for a terminal."""
+        if self.as_json:
+            return (Cell(_document(entry)),)
+        width = max((len(part) for part in self.parts), default=0)
+        when = entry.at.astimezone().strftime("%H:%M:%S.%f")[:-3] + " "
+        return (
+            *([Cell(when, "dim")] if self.times else []),
+            *([Cell(f"{entry.part.ljust(width)} | ", self._style(entry.part))] if len(self.parts) > 1 else []),
+            Cell(clean(entry.text)),
+        )
+
+    def _style(self, part: str) -> Style:
+        if part in PARTS:
+            return "dim"
+        return _COLOURS[self.parts.index(part) % len(_COLOURS)] if part in self.parts else ""
+
+
+def _document(entry: Entry) -> str:
+    channel = "stderr" if entry.channel == "E" else "stdout"
+    at = entry.at.isoformat(timespec="milliseconds")
+    return json.dumps({"at": at, "part": entry.part, "channel": channel, "text": clean(entry.text)})

@@ -1,0 +1,222 @@
+"""The status of one instance as lines of cells: a row per model, why a model is not ready, proxy and plugins.
+
+Everything is built from one `Picture`, plain data, so that what `status` prints can be tested without processes. A
+plugin counts as alive by the age of its last message, never by what circus says about its process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from vllm_circus.bus.messages import (
+    FIRST_TOKEN_BUCKETS,
+    HEARTBEAT,
+    CountsMessage,
+    ModelCounts,
+    ModelsMessage,
+    ModelState,
+)
+from vllm_circus.lifecycle.states import State
+from vllm_circus.logline import clean
+from vllm_circus.view.outline import Outline, OutlineModel
+from vllm_circus.view.table import Cell, Column, Line, Style, layout
+from vllm_circus.view.units import UNKNOWN, count, duration, latency, quantile, rate, size
+
+SILENT_AFTER = 3 * HEARTBEAT
+
+#: Drop order where the terminal is narrow: the highest rank goes first.
+COLUMNS = (
+    Column("NAME"),
+    Column("STATE"),
+    Column("GPU", rank=6),
+    Column("PORT", number=True, rank=8),
+    Column("MEM", number=True, rank=9),
+    Column("IN-FLIGHT", number=True, rank=2),
+    Column("REQ", number=True, rank=3),
+    Column("TOK/s", number=True, rank=5),
+    Column("TTFT", number=True, rank=7),
+    Column("ERR", number=True, rank=1),
+    Column("UPTIME", number=True, rank=4),
+)
+
+_STYLES: dict[State, Style] = {
+    State.READY: "good",
+    State.UNHEALTHY: "bad",
+    State.BACKOFF: "bad",
+    State.FAILED: "bad",
+    State.STOPPED: "dim",
+    State.SLEEPING: "dim",
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """All that a status is made of.
+
+    Attributes:
+        outline: the plan of the running set.
+        control: circusd's endpoint, for circusctl.
+        daemon: pid of circusd.
+        now: wall-clock seconds since 1970.
+        models: last word of the health plugin; None where it said nothing.
+        counts: last word of the stats plugin; None where it said nothing.
+    """
+
+    outline: Outline
+    control: str
+    daemon: int
+    now: float
+    models: ModelsMessage | None = None
+    counts: CountsMessage | None = None
+
+    def state(self, name: str) -> ModelState | None:
+        """The state of a model, None where nobody told."""
+        told = self.models.models if self.models else ()
+        return next((state for state in told if state.name == name), None)
+
+    def heartbeats(self) -> tuple[Heartbeat, Heartbeat]:
+        """How the plugins are."""
+        return (
+            judge("health", self.models.sent_at if self.models else None, self.now),
+            judge("stats", self.counts.sent_at if self.counts else None, self.now),
+        )
+
+    @property
+    def ready(self) -> bool:
+        """Whether every enabled model is ready."""
+        states = [self.state(model.name) for model in self.outline.models if model.enabled]
+        return all(state is not None and state.state is State.READY for state in states)
+
+
+@dataclass(frozen=True)
+class Heartbeat:
+    """A plugin by its last message: `age` in seconds, None where it said nothing at all."""
+
+    name: str
+    age: float | None
+
+    @property
+    def alive(self) -> bool:
+        """Whether it spoke lately."""
+        return self.age is not None and self.age <= SILENT_AFTER
+
+
+def judge(name: str, sent_at: float | None, now: float) -> Heartbeat:
+    """The heartbeat of a plugin whose last message is from `sent_at`; a message from the future is fresh."""
+    return Heartbeat(name, None if sent_at is None else max(0.0, now - sent_at))
+
+
+def status_lines(picture: Picture, width: int | None = None) -> Iterator[tuple[Line, bool]]:
+    """Every line of the status and whether it is a row of the table; `width` in columns, None for no limit."""
+    for line in layout(COLUMNS, [_row(picture, model) for model in picture.outline.models], width):
+        yield line, True
+    reasons = [reason for model in picture.outline.models if (reason := why(picture, model))]
+    for below in [*([(), *reasons] if reasons else []), (), *_footer(picture)]:
+        yield below, False
+
+
+def memory_used(picture: Picture, model: OutlineModel) -> int | None:
+    """Bytes in use on the model's own GPUs; None where it has none or they do not tell."""
+    gpus = picture.counts.gpus if picture.counts else ()
+    used = {gpu.index: gpu.memory_used for gpu in gpus}
+    parts = [used.get(index) for index in model.gpus or ()]
+    known = [part for part in parts if part is not None]
+    return sum(known) if parts and len(known) == len(parts) else None
+
+
+def why(picture: Picture, model: OutlineModel) -> Line | None:
+    """Why a model is not ready; None where it is."""
+    told = picture.state(model.name)
+    if told is None:
+        return _reason(model.name, "nobody tells: the health plugin is silent", "bad")
+    if told.state is State.READY:
+        return None
+    parts = [clean(told.reason), clean(told.phase), *_timing(told, picture.now), _next_step(told, model)]
+    style = _STYLES.get(told.state, "busy")
+    return _reason(model.name, "; ".join(part for part in parts if part) or str(told.state), style)
+
+
+def _timing(told: ModelState, now: float) -> Iterator[str]:
+    if told.state in {State.QUEUED, State.LOADING, State.DRAINING, State.STOPPING, State.UNHEALTHY}:
+        yield f"{duration(now - told.since_at)} so far"
+    if told.tries:
+        yield f"{told.tries} failed start{'s' if told.tries > 1 else ''} in a row"
+    if told.retry_after is not None and told.state.coming:
+        yield f"ready in about {duration(told.retry_after)}"
+
+
+def _next_step(told: ModelState, model: OutlineModel) -> str:
+    if told.state is State.FAILED:
+        return f"see `vllm-circus logs {model.name}`, then `vllm-circus start {model.name}`"
+    if told.state is State.STOPPED:
+        return f"`vllm-circus start {model.name}` starts it"
+    return ""
+
+
+def _reason(name: str, text: str, style: Style) -> Line:
+    return Cell(name, "bold"), Cell(": "), Cell(text, style)
+
+
+def _row(picture: Picture, model: OutlineModel) -> Line:
+    told = picture.state(model.name)
+    return (
+        Cell(model.name, "bold"),
+        Cell(str(told.state), _STYLES.get(told.state, "busy")) if told else Cell("unknown", "bad"),
+        Cell(gpu_text(model.gpus)),
+        Cell(str(model.port)),
+        Cell(UNKNOWN if (used := memory_used(picture, model)) is None else size(used)),
+        *_traffic(picture, model.name),
+        Cell(duration(picture.now - told.started_at) if told and told.started_at is not None else UNKNOWN),
+    )
+
+
+def _traffic(picture: Picture, name: str) -> tuple[Cell, ...]:
+    """IN-FLIGHT, REQ, TOK/s, TTFT and ERR."""
+    if picture.counts is None:
+        return (Cell(UNKNOWN),) * 5
+    counts = picture.counts.models.get(name, ModelCounts())
+    first = quantile(counts.first_token, FIRST_TOKEN_BUCKETS, 0.5)
+    return (
+        Cell(str(counts.in_flight)),
+        Cell(count(counts.requests)),
+        Cell(rate(picture.counts.token_rate.get(name, 0.0))),
+        Cell(UNKNOWN if first is None else latency(first)),
+        Cell(count(counts.errors), "bad" if counts.errors else ""),
+    )
+
+
+def gpu_text(gpus: tuple[int, ...] | None) -> str:
+    """GPU indices as a table shows them; `-` where the engine sees whatever circusd sees."""
+    if gpus is None:
+        return UNKNOWN
+    return ",".join(map(str, gpus)) or "cpu"
+
+
+def _footer(picture: Picture) -> Iterator[Line]:
+    outline, workers = picture.outline, picture.counts.workers if picture.counts else ()
+    yield (
+        Cell("proxy    ", "dim"),
+        Cell(outline.url),
+        Cell("  "),
+        _workers(len(workers), outline.workers) if picture.counts else Cell("workers unknown", "bad"),
+        Cell(f"  {sum(worker.connections for worker in workers)} connections" if workers else ""),
+    )
+    yield (Cell("plugins  ", "dim"), *_plugins(picture.heartbeats()))
+    yield Cell("circusd  ", "dim"), Cell(f"pid {picture.daemon}  circusctl --endpoint {picture.control}")
+
+
+def _workers(living: int, planned: int) -> Cell:
+    if living >= planned:
+        return Cell(f"{living} worker{'s' if living > 1 else ''}", "good")
+    return Cell(f"{living} of {planned} workers", "bad")
+
+
+def _plugins(beats: tuple[Heartbeat, ...]) -> Iterator[Cell]:
+    for beat in beats:
+        yield Cell(f"{beat.name} ")
+        if beat.age is None:
+            yield Cell("silent", "bad")
+        else:
+            yield Cell("ok" if beat.alive else f"silent for {duration(beat.age)}", "good" if beat.alive else "bad")
+        yield Cell("  ")

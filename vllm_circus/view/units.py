@@ -1,0 +1,75 @@
+"""Numbers as people read them: short, with their unit, never more than seven characters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from vllm_circus.bus.messages import Histogram
+
+UNKNOWN = "-"
+
+
+def size(count: int) -> str:
+    """Bytes in binary units: `512B`, `1.5K`, `79.6G`."""
+    if count < 1024:
+        return f"{count}B"
+    value, unit = count / 1024, "K"
+    for bigger in "MGTP":
+        if value < 999.95:
+            break
+        value, unit = value / 1024, bigger
+    return f"{value:.1f}{unit}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as `8s`, `3m12s`, `5h03m` or `12d4h`; less than none (a clock was set) counts as none."""
+    whole = max(0, int(seconds))
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    if whole < 86400:
+        return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+    return f"{whole // 86400}d{whole % 86400 // 3600}h"
+
+
+def latency(seconds: float) -> str:
+    """A short time: `<1ms`, `85ms`, `2.35s`, `12.4s`, and as `duration` from a minute on."""
+    if seconds < 0.001:
+        return "<1ms"
+    if seconds < 0.9995:
+        return f"{seconds * 1000:.0f}ms"
+    if seconds < 9.995:
+        return f"{seconds:.2f}s"
+    return f"{seconds:.1f}s" if seconds < 59.95 else duration(seconds)
+
+
+def rate(value: float) -> str:
+    """So many a second: `0`, `3.2`, `312`, `12.3k`."""
+    if value < 0.05:
+        return "0"
+    return f"{value:.1f}" if value < 9.95 else count(round(value))
+
+
+def count(value: int) -> str:
+    """A number of things: `99999`, `123k`, `4.5M`."""
+    if value < 100_000:
+        return str(value)
+    if value < 999_500:
+        return f"{value / 1000:.0f}k"
+    return f"{value / 1e6:.1f}M" if value < 999_950_000 else f"{value / 1e9:.1f}G"
+
+
+def quantile(histogram: Histogram, bounds: Sequence[float], share: float) -> float | None:
+    """The value below which `share` (0 to 1) of all lie, interpolated within its bucket; None without values.
+
+    In the open last bucket nothing is known but its lower bound, and that is the answer.
+    """
+    wanted, passed, lower = share * histogram.count, 0, 0.0
+    if not histogram.count:
+        return None
+    for number, upper in zip(histogram.counts, bounds, strict=False):
+        if number and passed + number >= wanted:
+            return lower + (upper - lower) * (wanted - passed) / number
+        passed, lower = passed + number, upper
+    return lower
