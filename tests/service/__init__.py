@@ -1,0 +1,1 @@
+"""Tests of the systemd units and of the command that installs them."""
