@@ -51,9 +51,7 @@ def test_systemd_finds_nothing_to_complain_of(flavour: str, tmp_path: Path, exec
     assert (run.returncode, run.stdout + run.stderr) == (0, "")
 
 
-@pytest.mark.parametrize(
-    "folder", ["with space", "100%s", "quo'te", 'dou"ble', "back\\slash", "se;mi", "ha#sh", "ümläut"]
-)
+@pytest.mark.parametrize("folder", ["with space", "100%s", "se;mi", "ha#sh", "(a)", "ümläut"])
 def test_any_installation_folder_can_be_started_from(folder: str, tmp_path: Path) -> None:
     script = tmp_path / folder / "vllm-circus"
     script.parent.mkdir()
@@ -63,9 +61,13 @@ def test_any_installation_folder_can_be_started_from(folder: str, tmp_path: Path
     assert (run.returncode, run.stdout + run.stderr) == (0, "")
 
 
-def test_a_path_that_systemd_cannot_start_is_refused() -> None:
-    with pytest.raises(CircusError, match="dollar sign"):
-        render_unit("ExecStart=vllm-circus run\n", ["/opt/$x/vllm-circus"], [])
+@pytest.mark.parametrize("folder", ["$x", "quo'te", 'dou"ble', "back\\slash"])
+def test_a_path_that_systemd_cannot_start_is_refused(folder: str) -> None:
+    with pytest.raises(CircusError, match="systemd starts no program"):
+        render_unit("ExecStart=vllm-circus run\n", [f"/opt/{folder}/vllm-circus"], [])
+
+
+def test_a_line_end_never_gets_into_a_unit() -> None:
     with pytest.raises(CircusError, match="cannot stand in a unit file"):
         quote("two\nlines")
 

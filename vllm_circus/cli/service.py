@@ -144,8 +144,8 @@ def render_unit(text: str, words: Sequence[str], environ: Sequence[tuple[str, st
     Raises:
         CircusError: a path cannot stand in a unit file.
     """
-    if "$" in "".join(words):
-        raise CircusError(f"systemd starts no program with a dollar sign in its path: {words[0]}")
+    if set(words[0]) & set("$\\\"'"):
+        raise CircusError(f"systemd starts no program with a quote, backslash or dollar sign in its path: {words[0]}")
     variables = "".join(f"Environment={quote(f'{name}={value}')}\n" for name, value in environ)
     command = " ".join(map(quote, words))
     return MARK + text.replace("ExecStart=vllm-circus ", f"{variables}ExecStart={command} ")
