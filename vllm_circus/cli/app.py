@@ -33,6 +33,8 @@ ALIASES = {"ps": "status"}
 
 @click.group(
     cls=LazyGroup,
+    invoke_without_command=True,
+    subcommand_metavar="COMMAND [ARGS]...",
     entries=COMMANDS,
     aliases=ALIASES,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
@@ -44,3 +46,5 @@ ALIASES = {"ps": "status"}
 def app(context: click.Context) -> None:
     """Serve several language models from one box: supervised vLLM servers behind one OpenAI-compatible port."""
     context.ensure_object(Session)
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vllm_circus.cli.common import Session, build_plan, config_file, instance_option, print_lines, say_warnings, terminal_width
+from vllm_circus.cli.common import (
+    Session,
+    build_plan,
+    config_file,
+    instance_option,
+    print_lines,
+    say_warnings,
+    terminal_width,
+)
 from vllm_circus.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -88,7 +88,7 @@ def build_plan(instance: Instance, path: Path) -> Plan:
 
 def own_ports(instance: Instance) -> frozenset[int]:
     """The ports that the running set of this instance holds: for a new plan of the same set they are free."""
-    outline = read_plan_outline(instance) if running_pid(instance) else None
+    outline = read_plan_outline(instance) if running_pid(instance) is not None else None
     return frozenset({outline.port, *(model.port for model in outline.models)}) if outline else frozenset()
 
 
@@ -103,7 +103,9 @@ def need_running(instance: Instance) -> int:
     """Pid of circusd. Raises NotRunning."""
     pid = running_pid(instance)
     if pid is None:
-        raise NotRunning(f"{instance_words(instance)} is not running", hint=f"start it with `{words(instance, 'up -d')}`")
+        raise NotRunning(
+            f"{instance_words(instance)} is not running", hint=f"start it with `{words(instance, 'up -d')}`"
+        )
     return pid
 
 

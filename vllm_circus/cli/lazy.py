@@ -29,11 +29,11 @@ class LazyGroup(click.Group):
         self.entries = {entry.name: entry for entry in entries}
         self.aliases = dict(aliases or {})
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         """Every command, in the order given."""
         return list(self.entries)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
         """The command of that name or alias, imported now."""
         entry = self.entries.get(self.aliases.get(cmd_name, cmd_name))
         if entry is None:
@@ -52,7 +52,7 @@ class LazyGroup(click.Group):
             raise click.UsageError(f"no such command: {args[0]}{guess}", ctx)
         return super().resolve_command(ctx, args)
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's
         """The commands under their headings, without importing any."""
         names = {name: self._label(name) for name in self.entries}
         width = max(map(len, names.values()))

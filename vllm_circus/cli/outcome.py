@@ -26,7 +26,7 @@ def run_safely(arguments: Sequence[str]) -> int:
         outcome = app.main(list(arguments), prog_name="vllm-circus", standalone_mode=False, obj=session)
         sys.stdout.flush()
     except click.ClickException as error:
-        error.show()
+        _show_usage(error)
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
@@ -37,10 +37,17 @@ def run_safely(arguments: Sequence[str]) -> int:
     except CircusError as error:
         explain(error)
         return error.exit_code
-    except Exception as error:  # noqa: BLE001 - the last line of defence: people never see a traceback
+    except Exception as error:  # the last line of defence: people never see a traceback
         _report_bug(error, arguments, session)
         return 1
     return outcome if isinstance(outcome, int) else 0
+
+
+def _show_usage(error: click.ClickException) -> None:
+    click.echo(f"error: {error.format_message()}", err=True)
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    if context is not None:
+        click.echo(f"hint: `{context.command_path} --help` shows how", err=True)
 
 
 def explain(error: CircusError) -> None:

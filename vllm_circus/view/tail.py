@@ -8,7 +8,7 @@ emptied at any time.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from vllm_circus.logline import decode
-from vllm_circus.view.logs import BEGINNING, Entry, Wanted, read_entries
+from vllm_circus.view.logs import BEGINNING, Entry, Wanted, merge, read_entries
 
 _BLOCK = 1 << 16
 _TURN = 1 << 22  # bytes that one poll takes from one file at most: a flood leaves room for the others
@@ -147,6 +147,28 @@ class Follower:
                     f for i, f in enumerate(files) if i == 0 or os.fstat(f.fileno()).st_mtime_ns >= mine.st_mtime_ns
                 ]
             return _keep(newer[-1], stack, files) if newer else None
+
+
+class Followers:
+    """New lines of several parts' logs, in the order of their times."""
+
+    def __init__(self, logs: Mapping[str, Path], marks: Mapping[str, Mark | None]) -> None:
+        self._followers = {part: Follower(part, log, marks.get(part)) for part, log in logs.items()}
+
+    def add(self, logs: Mapping[str, Path]) -> None:
+        """Follow these from their first line, as far as they are not followed yet."""
+        for part, log in logs.items():
+            if part not in self._followers:
+                self._followers[part] = Follower(part, log, None)
+
+    def poll(self) -> list[Entry]:
+        """What was written since the last time. Ask again while something comes."""
+        return list(merge(follower.poll() for follower in self._followers.values()))
+
+    def close(self) -> None:
+        """Let go of the files."""
+        for follower in self._followers.values():
+            follower.close()
 
 
 def _open_all(log: Path, stack: ExitStack) -> list[BinaryIO]:

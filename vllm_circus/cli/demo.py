@@ -1,0 +1,153 @@
+"""`vllm-circus demo`: the whole thing at work with two simulated models."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from vllm_circus.cli.common import print_lines, say, terminal_width, words
+from vllm_circus.errors import CircusError
+from vllm_circus.paths import find_instance
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from vllm_circus.paths import Instance
+    from vllm_circus.plan.types import ModelPlan, Plan
+
+READY_WITHIN = 120.0  # seconds; simulated models take two or three
+ANSWER_WITHIN = 30.0  # seconds
+
+
+@click.command(short_help="See it work: two simulated models, no GPU needed.")
+@click.option("--keep", is_flag=True, help="Leave it running afterwards.")
+def demo(keep: bool) -> None:
+    """See it work: two simulated models behind one port, a few requests, the status, and a clean end.
+
+    It lives in an instance of its own, `demo`, beside whatever else runs. The simulator is no language model: its
+    answers say so.
+    """
+    from vllm_circus.cli.down import stop_set
+    from vllm_circus.cli.up import start_set, wait_ready
+
+    instance = find_instance("demo")
+    plan = start_set(instance, _models_file(instance))
+    try:
+        wait_ready(instance, READY_WITHIN)
+        _ask_everything(plan)
+        _show_status(instance)
+    except BaseException:
+        stop_set(instance)
+        raise
+    if keep:
+        _say_what_next(instance, plan)
+    else:
+        stop_set(instance)
+        say("Next: `vllm-circus demo --keep` leaves it running to play with; `vllm-circus example > models.yaml` and")
+        say("`vllm-circus up models.yaml` serve models of your own.")
+
+
+def _models_file(instance: Instance) -> Path:
+    """The demo's models file, with another port for the proxy where its own is taken."""
+    from importlib.resources import files
+
+    import yaml
+
+    from vllm_circus.files import private_directory, write_atomic
+
+    text = files("vllm_circus.conf").joinpath("demo.yaml").read_text()
+    document: dict[str, Any] = yaml.safe_load(text)
+    port = document["proxy"]["port"]
+    if _is_taken(port):
+        document["proxy"]["port"] = _free_port()
+        text = yaml.safe_dump(document, sort_keys=False)
+        say(f"port {port} is taken, so the demo's proxy listens on {document['proxy']['port']}")
+    path = private_directory(instance.state_dir) / "models.yaml"
+    write_atomic(path, text)
+    return path
+
+
+def _is_taken(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return True
+    return False
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _ask_everything(plan: Plan) -> None:
+    """One question to each model by its name and by an alias, and one answer as a stream."""
+    url = f"http://127.0.0.1:{plan.proxy.port}/v1/chat/completions"
+    for model in plan.models:
+        for name in (model.name, *model.aliases[:1]):
+            click.echo(f"\n{_words_for(model, name)}\n> Who are you?")
+            click.echo(_ask(url, name, "Who are you?"))
+    first = plan.models[0].name
+    click.echo(f"\nAs a stream from {first}\n> Count to five.")
+    for piece in _ask_stream(url, first, "Count to five."):
+        click.echo(piece, nl=False)
+        sys.stdout.flush()
+    click.echo("\n")
+
+
+def _words_for(model: ModelPlan, name: str) -> str:
+    return f"To {name}" if name == model.name else f"To {name}, an alias of {model.name}"
+
+
+def _ask(url: str, model: str, question: str) -> str:
+    import requests
+
+    body = {"model": model, "messages": [{"role": "user", "content": question}]}
+    answer = requests.post(url, json=body, timeout=ANSWER_WITHIN)
+    if answer.status_code != requests.codes.ok:
+        raise CircusError(f"{model} answered with status {answer.status_code}: {answer.text[:500]}")
+    text: str = answer.json()["choices"][0]["message"]["content"]
+    return text
+
+
+def _ask_stream(url: str, model: str, question: str) -> Iterator[str]:
+    import json
+
+    import requests
+
+    body = {"model": model, "stream": True, "messages": [{"role": "user", "content": question}]}
+    with requests.post(url, json=body, stream=True, timeout=ANSWER_WITHIN) as answer:
+        if answer.status_code != requests.codes.ok:
+            raise CircusError(f"{model} answered with status {answer.status_code}: {answer.text[:500]}")
+        for line in answer.iter_lines(chunk_size=1):
+            data = line.removeprefix(b"data: ")
+            if line.startswith(b"data: ") and data != b"[DONE]":
+                yield from (choice["delta"].get("content") or "" for choice in json.loads(data)["choices"])
+
+
+def _show_status(instance: Instance) -> None:
+    from vllm_circus.cli.status import pictures_of
+    from vllm_circus.view.status import status_lines
+
+    print_lines(status_lines(next(pictures_of(instance)), terminal_width()))
+
+
+def _say_what_next(instance: Instance, plan: Plan) -> None:
+    name = plan.models[0].name
+    for line in (
+        "It goes on running. Try:",
+        f"  {words(instance, 'status -w')}",
+        f"  {words(instance, f'logs -f {name}')}",
+        f"  curl http://127.0.0.1:{plan.proxy.port}/v1/models",
+        f"  {words(instance, f'restart {name}')}",
+        f"  {words(instance, 'down')}",
+    ):
+        say(line)

@@ -1,0 +1,41 @@
+"""`vllm-circus down`: the end of the set."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from vllm_circus.cli.common import Session, instance_option, instance_words, running_pid, say
+
+if TYPE_CHECKING:
+    from vllm_circus.paths import Instance
+
+
+@click.command(short_help="Stop the set: drain, then end every process of it.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    help="Kill what is left after this.  [default: as long as the models' own limits allow]",
+)
+@instance_option
+@click.pass_obj
+def down(session: Session, timeout: float | None) -> None:
+    """Stop the set: requests in flight may end, then every process of it ends, circusd last.
+
+    Done already where nothing runs, and leftovers of a set that was killed are ended too.
+    """
+    stop_set(session.instance, timeout)
+
+
+def stop_set(instance: Instance, timeout: float | None = None) -> None:
+    """End the set and what may be left of an earlier one, and tell how it goes."""
+    from vllm_circus.supervise.control import stop_daemon
+    from vllm_circus.supervise.sweep import end_leftovers
+
+    if running_pid(instance) is None:
+        say(f"{instance_words(instance)} is not running")
+    else:
+        stop_daemon(instance, timeout=timeout, progress=say)
+    end_leftovers(instance)

@@ -1,0 +1,146 @@
+"""`vllm-circus logs`: the lines of models, proxy, plugins and circusd, one, several or all of them."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import click
+
+from vllm_circus.cli.common import (
+    Session,
+    instance_option,
+    known_model,
+    model_argument,
+    read_plan_outline,
+    wants_colour,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from vllm_circus.paths import Instance
+    from vllm_circus.view.logs import Entry, Form, Wanted
+    from vllm_circus.view.tail import Mark
+
+LAST = 100
+EVERY = 0.1  # seconds between two looks at the files
+
+
+@click.command(short_help="Show log lines of models, proxy, plugins and circusd.")
+@model_argument(required=False)
+@click.option("-f", "--follow", is_flag=True, help="Go on with new lines as they come, until Ctrl-C.")
+@click.option(
+    "-n", "--lines", metavar="N", help=f"The last N lines of each, or `all`.  [default: {LAST}, with --since all]"
+)
+@click.option("--since", metavar="TIME", help="Not older than this: 90s, 10m, 1h30m, 2d, or 2026-11-23T14:30.")
+@click.option("--grep", metavar="REGEX", help="Only lines in which this is found.")
+@click.option("-t", "--times", is_flag=True, help="Begin each line with the local time at which it came.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document a line: at, part, channel, text.")
+@instance_option
+@click.pass_obj
+def logs(
+    session: Session,
+    names: tuple[str, ...],
+    *,
+    follow: bool,
+    lines: str | None,
+    since: str | None,
+    grep: str | None,
+    times: bool,
+    as_json: bool,
+) -> None:
+    """Show log lines, those of several mixed in the order of time.
+
+    MODEL is a model's name, or one of `proxy`, `health`, `stats`, `circusd`; without any it is all of them.
+    """
+    from vllm_circus.view.logs import Form, Wanted
+    from vllm_circus.view.tail import mark_end
+
+    instance = session.instance
+    wanted = Wanted(_since(since), _pattern(grep))
+    parts = _parts(instance, names)
+    form = Form(tuple(parts), as_json=as_json, times=times, colour=wants_colour(sys.stdout))
+    marks = {part: mark_end(log) for part, log in parts.items()}
+    print_entries(_recent(parts, marks, wanted, _number(lines, since)), form)
+    if follow:
+        _follow(parts, marks, wanted, form)
+
+
+def _since(text: str | None) -> datetime | None:
+    from vllm_circus.view.logs import parse_since
+
+    try:
+        return parse_since(text, datetime.now(UTC)) if text is not None else None
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--since") from None
+
+
+def _pattern(text: str | None) -> re.Pattern[str] | None:
+    try:
+        return re.compile(text) if text is not None else None
+    except re.error as error:
+        raise click.BadParameter(f"{text!r} is not a regular expression: {error}", param_hint="--grep") from None
+
+
+def _number(text: str | None, since: str | None) -> int | None:
+    """How many lines of each, None for all."""
+    if text is None:
+        return None if since else LAST
+    if text == "all":
+        return None
+    if not text.isdecimal():
+        raise click.BadParameter(f"{text!r} is neither a number nor `all`", param_hint="-n")
+    return int(text)
+
+
+def _parts(instance: Instance, names: tuple[str, ...]) -> dict[str, Path]:
+    """The log of each part that is meant. Raises UnknownModel."""
+    known = known_parts(instance)
+    wanted = tuple(dict.fromkeys(known_model(name, known) for name in names)) or known
+    return {part: instance.log(part) for part in wanted}
+
+
+def known_parts(instance: Instance) -> tuple[str, ...]:
+    """Everything that has a log, or will have one: models of the plan, models that once ran, and our own parts."""
+    from vllm_circus.view.logs import PARTS
+
+    outline = read_plan_outline(instance)
+    planned = [model.name for model in outline.models] if outline else []
+    written = sorted(path.stem for path in instance.log_dir.glob("*.log"))
+    return tuple(dict.fromkeys(name for name in [*planned, *written] if name not in PARTS)) + PARTS
+
+
+def _recent(
+    parts: dict[str, Path], marks: dict[str, Mark | None], wanted: Wanted, number: int | None
+) -> Iterable[Entry]:
+    from vllm_circus.view.logs import merge
+    from vllm_circus.view.tail import all_entries, last_entries
+
+    if number is None:
+        return merge(all_entries(part, log, wanted, marks[part]) for part, log in parts.items())
+    return merge(last_entries(part, log, number, wanted, marks[part]) for part, log in parts.items())
+
+
+def _follow(parts: dict[str, Path], marks: dict[str, Mark | None], wanted: Wanted, form: Form) -> None:
+    from vllm_circus.view.tail import Followers
+
+    followers = Followers(parts, marks)
+    while True:
+        entries = followers.poll()
+        print_entries(filter(wanted.matches, entries), form)
+        if not entries:
+            time.sleep(EVERY)
+
+
+def print_entries(entries: Iterable[Entry], form: Form) -> None:
+    """Log lines to stdout, at once."""
+    from vllm_circus.view.table import paint
+
+    for entry in entries:
+        click.echo(paint(form.line(entry), colour=form.colour), color=True)
+    sys.stdout.flush()

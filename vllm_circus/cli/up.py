@@ -1,0 +1,146 @@
+"""`vllm-circus up`: start the set, and either stay and watch it or leave it running."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from vllm_circus.cli.common import (
+    Session,
+    build_plan,
+    config_file,
+    instance_option,
+    instance_words,
+    need_outline,
+    running_pid,
+    say,
+    say_warnings,
+    wants_colour,
+    words,
+)
+from vllm_circus.errors import CircusError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import FrameType
+
+    from vllm_circus.paths import Instance
+    from vllm_circus.plan.types import Plan
+    from vllm_circus.view.tail import Mark
+
+EVERY = 0.1  # seconds between two looks at the logs
+STILL_RUNS = 1.0  # seconds between two looks at the daemon
+
+
+@click.command(short_help="Start the set: every enabled model behind one port.")
+@click.argument("config", metavar="[CONFIG]", required=False)
+@click.option("-d", "--detach", is_flag=True, help="Leave it running and return.")
+@click.option("--wait", is_flag=True, help="With -d: return when every enabled model is ready.")
+@click.option(
+    "--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="With --wait: wait no longer than this."
+)
+@instance_option
+@click.pass_obj
+def up(session: Session, config: str | None, detach: bool, wait: bool, timeout: float | None) -> None:
+    """Start every enabled model of CONFIG behind one port.
+
+    In the foreground it shows states and logs, and Ctrl-C stops the set in order. With -d --wait the exit code is 3
+    where a model does not become ready; the set then goes on running.
+    """
+    if wait and not detach:
+        raise click.UsageError("--wait goes with -d", click.get_current_context())
+    if timeout is not None and not wait:
+        raise click.UsageError("--timeout goes with -d --wait", click.get_current_context())
+    instance, path = session.instance, config_file(session.instance, config)
+    if detach:
+        start_set(instance, path)
+        if wait:
+            wait_ready(instance, timeout)
+        _say_where(instance)
+    else:
+        _stay(instance, path)
+
+
+def start_set(instance: Instance, path: Path) -> Plan:
+    """Check the file, start the daemon and return as soon as it answers.
+
+    Raises CircusError where one runs already, or it does not start.
+    """
+    from vllm_circus.supervise.control import spawn_daemon
+
+    pid = running_pid(instance)
+    if pid is not None:
+        raise CircusError(
+            f"{instance_words(instance)} is running already (circusd is process {pid})",
+            hint=f"`{words(instance, 'down')}` stops it; `--instance NAME` runs another set beside it",
+        )
+    plan = build_plan(instance, path)
+    say_warnings(plan.warnings)
+    pid = spawn_daemon(instance, path)
+    say(f"circusd runs as process {pid}")
+    return plan
+
+
+def wait_ready(instance: Instance, timeout: float | None) -> None:
+    """Wait until every enabled model is ready, and tell how it goes. Raises NotRunning where one does not get there."""
+    from vllm_circus.cli.waiting import check_failed, judge_start, wait_for
+
+    names = [model.name for model in need_outline(instance).models if model.enabled]
+    check_failed(instance, wait_for(instance, names, judge_start, before={}, timeout=timeout))
+
+
+def _say_where(instance: Instance) -> None:
+    say(f"serving on {need_outline(instance).url}; next: `{words(instance, 'status')}`, `{words(instance, 'logs -f')}`")
+    say(f"circusctl --endpoint {instance.control}")
+
+
+def _stay(instance: Instance, path: Path) -> None:
+    """Start the set, show what happens until it ends or somebody ends us, then stop it in order."""
+    for signum in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signum, _interrupt)
+    from vllm_circus.cli.down import stop_set
+    from vllm_circus.cli.logs import known_parts
+    from vllm_circus.view.tail import mark_end
+
+    marks = {part: mark_end(instance.log(part)) for part in known_parts(instance)}
+    try:
+        start_set(instance, path)
+        _say_where(instance)
+        _show(instance, marks)
+    except KeyboardInterrupt:
+        say("stopping; Ctrl-C again leaves it to end by itself")
+        stop_set(instance)
+        raise
+    raise CircusError(f"{instance_words(instance)} ended by itself", hint=f"see `{words(instance, 'logs circusd')}`")
+
+
+def _interrupt(_signum: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _show(instance: Instance, marks: dict[str, Mark | None]) -> None:
+    """Changes of state to stderr and log lines to stdout, until the daemon is gone."""
+    from vllm_circus.bus.messages import ModelsMessage
+    from vllm_circus.bus.subscribe import follow
+    from vllm_circus.cli.logs import known_parts, print_entries
+    from vllm_circus.cli.waiting import Reporter
+    from vllm_circus.view.logs import Form
+    from vllm_circus.view.tail import Followers
+
+    parts = known_parts(instance)
+    form = Form(parts, colour=wants_colour(sys.stdout))
+    followers = Followers({part: instance.log(part) for part in parts}, marks)
+    report, look = Reporter(terminal=False), 0.0
+    for message in follow(instance, EVERY):
+        if isinstance(message, ModelsMessage):
+            report.show({state.name: state for state in message.models}, time.time())
+        while entries := followers.poll():
+            print_entries(entries, form)
+        if time.monotonic() >= look:
+            if running_pid(instance) is None:
+                return
+            look = time.monotonic() + STILL_RUNS
