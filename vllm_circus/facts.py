@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
+from vllm_circus import gpu
 from vllm_circus.gpu import Gpu
+
+_LISTEN = "0A"  # TCP_LISTEN in include/net/tcp_states.h, as /proc/net/tcp writes it
 
 
 @dataclass(frozen=True)
@@ -22,3 +30,74 @@ class Facts:
     busy_ports: frozenset[int]
     cores: int
     programs: dict[str, str]
+
+
+class Disk:
+    """What planning asks the file system. Tests put a fake in its place; nothing here raises OSError."""
+
+    def exists(self, path: Path) -> bool:
+        """Whether there is such a file or folder, for us to see."""
+        try:
+            return path.exists()
+        except (OSError, ValueError):  # a name that is too long, or a NUL
+            return False
+
+    def mode(self, path: Path) -> int | None:
+        """The permission bits of a file; None where there is none (or it is a folder)."""
+        try:
+            return path.stat().st_mode & 0o777 if path.is_file() else None
+        except (OSError, ValueError):
+            return None
+
+    def home(self) -> Path:
+        """What `~` stands for."""
+        return Path(os.path.expanduser("~"))  # noqa: PTH111 - Path.home() raises where there is none
+
+    def which(self, program: str) -> str | None:
+        """The absolute path of an executable: on the PATH, beside our own Python, or named by its path."""
+        return _which(program)
+
+
+def gather_facts(own_ports: frozenset[int] = frozenset()) -> Facts:
+    """Look at the machine; takes a few milliseconds. `own_ports` belong to the running set and count as free."""
+    return Facts(
+        gpus=_gpus(),
+        busy_ports=listening_ports() - own_ports,
+        cores=len(os.sched_getaffinity(0)),
+        programs={"python": sys.executable} | {name: path for name in ("vllm",) if (path := _which(name))},
+    )
+
+
+def listening_ports() -> frozenset[int]:
+    """Every TCP port of this network namespace that somebody listens on, whatever the address."""
+    tables = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
+    return frozenset(port for table in tables for port in parse_listening(_lines(table)))
+
+
+def parse_listening(lines: Iterable[str]) -> Iterator[int]:
+    """Ports in state LISTEN from the lines of /proc/net/tcp or tcp6: proc(5)."""
+    for line in lines:
+        fields = line.split()
+        if len(fields) > 3 and fields[3] == _LISTEN:
+            yield int(fields[1].rpartition(":")[2], 16)
+
+
+def _lines(table: Path) -> list[str]:
+    try:
+        return table.read_text().splitlines()[1:]
+    except OSError:  # no IPv6
+        return []
+
+
+def _gpus() -> tuple[Gpu, ...] | None:
+    try:
+        return gpu.list_gpus()
+    except gpu.NoDriver:
+        return None
+
+
+def _which(program: str) -> str | None:
+    """Our own environment's folder comes last: a service's PATH often lacks it."""
+    beside = str(Path(sys.executable).parent)
+    found = shutil.which(program, path=os.pathsep.join((os.environ.get("PATH", os.defpath), beside)))
+    return str(Path(found).absolute()) if found else None

@@ -9,7 +9,6 @@ duration is in seconds unless it says otherwise.
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
@@ -233,5 +232,9 @@ class Config(Section):
 
 
 def option_flag(name: str) -> str:
-    """The canonical spelling of an engine option: `max_model_len`, `--max-model-len` → `max-model-len`."""
-    return re.sub("_", "-", name.removeprefix("--"))
+    """The canonical spelling of an engine option: `max_model_len`, `--max-model-len` → `max-model-len`.
+
+    What follows a dot names a field inside of a JSON option and keeps its underscores, as vLLM wants it.
+    """
+    option, dot, field = name.removeprefix("--").partition(".")
+    return option.replace("_", "-") + dot + field

@@ -1,0 +1,117 @@
+"""A models file from disk: everything that one value alone can be wrong in, all at once, with file and line.
+
+Rules: reading has no side effects; nothing in the file is expanded or executed; every fault is a `Fault`, whatever
+the bytes are. Checks between values are `plan`'s.
+"""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vllm_circus.config.document import Document, parse_document
+from vllm_circus.config.explain import explain
+from vllm_circus.config.models import Config
+from vllm_circus.config.places import Place, show_place
+from vllm_circus.errors import ConfigError, Fault
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+MAX_FILE_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A models file whose values are each in order.
+
+    Attributes:
+        source: the file as it was named.
+        lines: the line of every place in the file.
+    """
+
+    config: Config
+    source: Path
+    lines: Mapping[Place, int] = field(repr=False)
+
+    def line(self, loc: Place) -> int:
+        """The line (from 1) of a place, or of the nearest thing around it that stands in the file; else 0."""
+        return nearest_line(self.lines, loc)
+
+    def fault(self, loc: Place, message: str, fix: str = "") -> Fault:
+        """Something wrong at a place of this file."""
+        return Fault(str(self.source), self.line(loc), show_place(loc), message, fix)
+
+    @property
+    def folder(self) -> Path:
+        """Where relative paths in the file begin."""
+        return self.source.absolute().parent
+
+
+def nearest_line(lines: Mapping[Place, int], loc: Place) -> int:
+    """The line of `loc` or of its nearest known parent; 0 where not even the top is known."""
+    return next((lines[loc[:end]] for end in range(len(loc), -1, -1) if loc[:end] in lines), 0)
+
+
+def load_config(path: Path) -> Loaded:
+    """Read and check a models file.
+
+    Raises:
+        ConfigError: with every fault that was found; the file may also be missing, unreadable or too large.
+    """
+    return parse_config(_read(path), path)
+
+
+def parse_config(data: bytes, source: Path) -> Loaded:
+    """Check the bytes of a models file; `source` is what faults name. Raises ConfigError with every fault."""
+    from pydantic import ValidationError
+
+    text = _decode(data, str(source))
+    document = parse_document(text, str(source))
+    if document.data is None and document.faults:
+        raise ConfigError(document.faults)
+    try:
+        config = Config.model_validate(document.data)
+    except ValidationError as error:
+        found = explain(error, document)
+        faults = [*document.faults, *_faults(found, document, str(source))]
+        raise ConfigError(tuple(faults)) from None
+    if document.faults:
+        raise ConfigError(document.faults)
+    return Loaded(config, source, document.lines)
+
+
+def _faults(found: Iterable[tuple[Place, str, str]], document: Document, file: str) -> Iterable[Fault]:
+    for place, message, fix in found:
+        yield Fault(file, nearest_line(document.lines, place), show_place(place), message, fix)
+
+
+def _read(path: Path) -> bytes:
+    """The file's bytes, no more than allowed (a device or pipe has no size to look at first)."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_FILE_BYTES + 1)
+    except FileNotFoundError:
+        raise _refuse(path, "there is no such file", "name a models file, or see `vllm-circus demo` for one") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise _refuse(path, f"cannot be read: {reason}", "name a file that you may read") from None
+    if len(data) > MAX_FILE_BYTES:
+        raise _refuse(path, f"larger than {MAX_FILE_BYTES >> 20} MiB", "a models file is a few KB; is it this one?")
+    return data
+
+
+def _refuse(path: Path, message: str, fix: str) -> ConfigError:
+    return ConfigError((Fault(str(path), 0, "", message, fix),))
+
+
+def _decode(data: bytes, file: str) -> str:
+    try:
+        return data.removeprefix(codecs.BOM_UTF8).decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        message = f"not UTF-8: byte 0x{data[error.start]:02x}"
+        raise ConfigError((Fault(file, line, "", message, "save the file in UTF-8"),)) from None

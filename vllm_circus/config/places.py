@@ -1,0 +1,37 @@
+"""Where in a models file something stands: a path of keys and indices, and how it is written for people."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+
+#: Keys and list indices from the top of the document: `("models", 2, "port")`.
+Place = tuple[str | int, ...]
+
+_PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
+
+
+def show_place(place: Place) -> str:
+    """`models[2].args.max-model-len`; keys that are no plain words stand as `['…']`."""
+    text = ""
+    for step in place:
+        if isinstance(step, int):
+            text += f"[{step}]"
+        elif _PLAIN_KEY.fullmatch(step) and len(step) <= 80:
+            text += f".{step}" if text else step
+        else:
+            text += f"[{show_value(step)}]"
+    return text
+
+
+def show_value(value: object) -> str:
+    """A value for a message: as Python spells it, cut to 60 characters, harmless on a terminal."""
+    text = repr(value[:61] if isinstance(value, str) else value)
+    return text if len(text) <= 64 else f"{text[:60]}…"
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`did you mean 'port'?`, or nothing where no known word is near."""
+    near = difflib.get_close_matches(word[:80], list(known), n=1, cutoff=0.6)
+    return f"did you mean {near[0]!r}?" if near else ""

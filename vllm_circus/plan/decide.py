@@ -1,0 +1,142 @@
+"""From a models file and the machine's facts to a plan: every fault at once, or all that has to be known.
+
+Pure but for `Disk`, through which it looks whether paths exist.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+from vllm_circus.config.load import Loaded
+from vllm_circus.config.models import ModelOptions, Profile
+from vllm_circus.config.places import Place
+from vllm_circus.errors import ConfigError
+from vllm_circus.facts import Disk, Facts
+from vllm_circus.paths import Instance
+from vllm_circus.plan import environment as env
+from vllm_circus.plan.draft import Draft, Layer, Notes, make_drafts
+from vllm_circus.plan.engines import HOST, Served, check_engine, engine_argv, engine_name
+from vllm_circus.plan.gpus import check_gpus
+from vllm_circus.plan.names import check_names, names_of
+from vllm_circus.plan.options import check_layer, merge
+from vllm_circus.plan.parallelism import spread
+from vllm_circus.plan.ports import assign_ports, internal_bases
+from vllm_circus.plan.public import plan_proxy
+from vllm_circus.plan.sources import Sources
+from vllm_circus.plan.types import PLAN_VERSION, Adapter, Endpoint, ModelPlan, Plan
+
+
+def make_plan(loaded: Loaded, instance: Instance, facts: Facts, disk: Disk | None = None) -> Plan:
+    """Decide everything.
+
+    Raises:
+        ConfigError: with every fault between values, in file order.
+    """
+    notes = Notes(loaded)
+    drafts = make_drafts(notes)
+    sources = Sources(loaded.folder, disk or Disk())
+    check_names(drafts, notes)
+    check_gpus(drafts, facts.gpus, notes)
+    _check_layers(loaded, drafts, notes)
+    ports = assign_ports(drafts, facts.busy_ports, notes)
+    bases = internal_bases(ports, loaded.config.proxy.port)
+    planner = _Planner(instance, facts, sources, notes, sum(draft.model.enabled for draft in drafts))
+    models = tuple(planner.plan(*of_one) for of_one in zip(drafts, ports, bases, strict=True))
+    proxy = plan_proxy(drafts, sources, notes)
+    if notes.faults:
+        raise ConfigError(tuple(notes.faults))
+    return Plan(PLAN_VERSION, instance, str(loaded.source.absolute()), proxy, models, notes.warnings())
+
+
+def _check_layers(loaded: Loaded, drafts: tuple[Draft, ...], notes: Notes) -> None:
+    """Options and variables are checked where they are written, once, used or not."""
+    config = loaded.config
+    written: list[tuple[Place, ModelOptions | Profile]] = [(("defaults",), config.defaults)]
+    written += [(("profiles", name), profile) for name, profile in config.profiles.items()]
+    written += [(("models", draft.index), draft.own) for draft in drafts]
+    for place, holder in written:
+        check_layer(Layer((*place, "args"), holder.args), notes)
+        env.check_environment(Layer((*place, "env"), holder.env), notes)
+
+
+@dataclass(frozen=True)
+class _Planner:
+    """Plans one model after the other."""
+
+    instance: Instance
+    facts: Facts
+    sources: Sources
+    notes: Notes
+    engines: int
+
+    def plan(self, draft: Draft, port: int, internal_base: int) -> ModelPlan:
+        model, at = draft.model, draft.at
+        options = merge(draft.args_layers())
+        check_engine(draft, options, self.notes)
+        written = env.own_environment(draft)
+        served = Served(
+            model=self._model(draft),
+            endpoint=self._endpoint(draft, port, written),
+            adapters=self._adapters(draft),
+            options=spread(draft, options, self.notes),
+        )
+        argv = engine_argv(draft, served, self.facts, self.sources, self.notes)
+        fixed = written | env.gpu_environment(draft.own.gpus)
+        variable = self._variable(draft, internal_base)
+        env_file = self.sources.private_file(model.env_file, at("env_file"), self.notes) if model.env_file else None
+        names = names_of(draft)
+        return ModelPlan(
+            name=draft.name,
+            watcher=f"model-{draft.name}",
+            model=served.model,
+            engine=engine_name(draft),
+            argv=argv,
+            env=tuple(sorted((fixed | variable).items())),
+            env_file=env_file,
+            keyed=draft.command is None,
+            endpoint=served.endpoint,
+            names=names,
+            aliases=tuple(draft.own.aliases),
+            adapters=served.adapters,
+            check_names=draft.command is None or draft.command.check_names,
+            gpus=None if draft.own.gpus is None else tuple(draft.own.gpus),
+            profile=model.profile,
+            priority=model.priority,
+            enabled=model.enabled,
+            start_timeout=model.start_timeout,
+            drain_timeout=model.drain_timeout,
+            stop_timeout=model.stop_timeout,
+            restart=model.restart,
+            probe=model.probe,
+            digest=_digest(argv, tuple(sorted(fixed.items())), env_file, model.threads, str(served.endpoint)),
+        )
+
+    def _model(self, draft: Draft) -> str:
+        """A command of one's own may call its models anything."""
+        if draft.command is None or draft.own.model.startswith(("/", "./", "../", "~")):
+            return self.sources.model(draft.own.model, draft.at("model"), self.notes)
+        path = self.sources.locate(draft.own.model)
+        return str(path) if self.sources.disk.exists(path) else draft.own.model
+
+    def _endpoint(self, draft: Draft, port: int, written: dict[str, str]) -> Endpoint:
+        """A loopback port; a socket in the private folder where the engine has routes that no key guards."""
+        uds = draft.command is None and env.dev_mode(written)
+        return Endpoint(HOST, port, str(self.instance.run_dir / f"engine-{port}.sock") if uds else None)
+
+    def _adapters(self, draft: Draft) -> tuple[Adapter, ...]:
+        return tuple(
+            Adapter(lora.name, self.sources.adapter(lora.path, draft.at("lora", position, "path"), self.notes))
+            for position, lora in enumerate(draft.own.lora)
+        )
+
+    def _variable(self, draft: Draft, internal_base: int) -> dict[str, str]:
+        """What may change with the rest of the set, without a reason to restart this engine."""
+        threads = env.thread_environment(draft, self.facts.cores, self.engines)
+        return threads if draft.command is not None else threads | env.vllm_environment(internal_base)
+
+
+def _digest(*parts: object) -> str:
+    """Over everything whose change needs a restart of the engine."""
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

@@ -1,0 +1,72 @@
+"""Ports: the engines' own, and where each engine looks for its internal ones.
+
+Rules: ports that the operator wrote stand; the others get the next free one from 8001, in the file's order. No two
+models, disabled ones included, and no model and the proxy share a port.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from vllm_circus.config.places import Place, show_place
+from vllm_circus.plan.draft import Draft, Notes
+
+FIRST_PORT = 8001
+LAST_PORT = 65535
+#: vLLM's engine processes talk over ports that they look for upward from VLLM_PORT. Ranges of 20 below the kernel's
+#: ephemeral ports (32768 and up): 1,000 models fit.
+INTERNAL_FIRST = 12_000
+INTERNAL_SIZE = 20
+INTERNAL_COUNT = 1_030
+
+
+def assign_ports(drafts: tuple[Draft, ...], busy: frozenset[int], notes: Notes) -> tuple[int, ...]:
+    """A port for every model, in their order. `busy` are ports that somebody else listens on."""
+    taken = _check_written(drafts, busy, notes)
+    free = (port for port in range(FIRST_PORT, LAST_PORT + 1) if port not in taken and port not in busy)
+    ports = []
+    for draft in drafts:
+        port = draft.own.port if draft.own.port is not None else next(free, None)
+        if port is None:
+            notes.fault(draft.at("port"), "no port is free for it", "write a `port`, or run fewer models")
+        ports.append(port or LAST_PORT)
+    return tuple(ports)
+
+
+def _check_written(drafts: tuple[Draft, ...], busy: frozenset[int], notes: Notes) -> dict[int, Place]:
+    """The ports that stand in the file, with their places; conflicts are noted."""
+    proxy = notes.loaded.config.proxy.port
+    taken: dict[int, Place] = {proxy: ("proxy", "port")}
+    if proxy in busy:
+        notes.fault(("proxy", "port"), f"port {proxy} is in use by another process", "stop it, or choose another port")
+    for draft in drafts:
+        port, place = draft.own.port, draft.at("port")
+        if port is None:
+            continue
+        if port in taken:
+            other = f"{show_place(taken[port])} (line {notes.loaded.line(taken[port])})"
+            other = "the proxy's own" if port == proxy else f"also that of {other}"
+            notes.fault(place, f"port {port} is {other}", "choose another port, or remove it to get a free one")
+        elif port in busy and draft.model.enabled:
+            notes.fault(place, f"port {port} is in use by another process", "remove it to get a free one")
+        taken.setdefault(port, place)
+    return taken
+
+
+def internal_bases(ports: tuple[int, ...], proxy: int) -> tuple[int, ...]:
+    """A VLLM_PORT for every engine, each with a range of its own and clear of all `ports`.
+
+    The range follows from the engine's port, so that it stays when another model comes or goes.
+    """
+    spoilt = {(port - INTERNAL_FIRST) // INTERNAL_SIZE for port in (*ports, proxy)}
+    return tuple(INTERNAL_FIRST + slot * INTERNAL_SIZE for slot in _slots(ports, spoilt))
+
+
+def _slots(ports: tuple[int, ...], spoilt: set[int]) -> Iterator[int]:
+    used = set(spoilt)
+    for port in ports:
+        start = (port - FIRST_PORT) % INTERNAL_COUNT
+        order = (slot % INTERNAL_COUNT for slot in range(start, start + INTERNAL_COUNT))
+        slot = next((slot for slot in order if slot not in used), start)
+        used.add(slot)
+        yield slot
