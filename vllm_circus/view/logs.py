@@ -20,7 +20,7 @@ from vllm_circus.view.table import Cell, Line, Style
 PARTS = ("proxy", "health", "stats", "circusd")
 
 BEGINNING = datetime.fromtimestamp(0, UTC)
-_SPAN = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
+_SPAN = re.compile(r"(?:(\d{1,9})d)?(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s)?")
 _COLOURS: tuple[Style, ...] = ("cyan", "magenta", "blue", "good", "busy")
 
 

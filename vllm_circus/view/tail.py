@@ -220,9 +220,10 @@ def _backwards(part: str, files: Iterable[tuple[BinaryIO, int]]) -> Iterator[Ent
 
 def _lines_backwards(file: BinaryIO, end: int) -> Iterator[str]:
     """The lines before `end`, last first."""
-    file.seek(max(0, end - 1))
-    end -= file.read(1) == b"\n" and end > 0
     rest, some = b"", end > 0
+    file.seek(max(0, end - 1))
+    if some and file.read(1) == b"\n":
+        end -= 1
     while end > 0:
         start = max(0, end - _BLOCK)
         file.seek(start)

@@ -1,0 +1,55 @@
+"""The few fields of a plan that views read."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from vllm_circus.view.outline import Outline, read_outline
+
+PLAN = {
+    "instance": {"name": "default"},
+    "source": "/m.yaml",
+    "proxy": {"host": "::", "port": 8000, "workers": 1},
+    "models": [
+        {
+            "name": "a",
+            "model": "x/a",
+            "names": ["a", "b"],
+            "gpus": None,
+            "endpoint": {"port": 8001},
+            "enabled": True,
+            "watcher": "model-a",
+        }
+    ],
+}
+
+
+def test_a_plan_is_read() -> None:
+    outline = read_outline(json.dumps(PLAN).encode())
+    model = outline.model("a")
+    assert model is not None
+    assert model.names == ("a", "b")
+    assert outline.model("b") is None
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"{}", b"[]", b"\xff", b'{"instance": 1}', json.dumps(PLAN | {"models": 3}).encode()]
+)
+def test_anything_else_is_refused(data: bytes) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        read_outline(data)
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("0.0.0.0", "http://127.0.0.1:8000/v1"),
+        ("::", "http://127.0.0.1:8000/v1"),
+        ("::1", "http://[::1]:8000/v1"),
+        ("box.lan", "http://box.lan:8000/v1"),
+    ],
+)
+def test_the_url_is_one_that_a_client_here_can_use(host: str, url: str) -> None:
+    assert Outline("default", "/m.yaml", host, 8000, 1, ()).url == url

@@ -1,0 +1,109 @@
+"""What `status` prints, from literal pictures."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from tests.view.pictures import COUNTS, GIB, MODELS, NOW, OUTLINE, PICTURE
+from vllm_circus.bus.messages import ModelsMessage, ModelState
+from vllm_circus.lifecycle.states import State
+from vllm_circus.view.live import screen
+from vllm_circus.view.status import Picture, judge, memory_used, status_lines, why
+from vllm_circus.view.table import paint, paint_row
+
+
+def text(picture: Picture, width: int | None = None) -> str:
+    lines = status_lines(picture, width)
+    return "\n".join((paint_row if is_row else paint)(line, colour=False) for line, is_row in lines)
+
+
+def test_the_whole_status_of_a_running_set() -> None:
+    assert text(PICTURE) == (
+        "NAME   STATE    GPU  PORT     MEM  IN-FLIGHT   REQ  TOK/s  TTFT  ERR  UPTIME\n"
+        "qwen   ready    0,1  8001  121.0G          3  1204    312  75ms    2   1h03m\n"
+        "coder  loading  2    8002    2.0G          0     0      0     -    0     12s\n"
+        "embed  failed   cpu  8003       -          0     0      0     -    0       -\n"
+        "old    stopped  -    8004       -          0     0      0     -    0       -\n"
+        "\n"
+        "coder: loading weights; 12s so far; ready in about 40s\n"
+        "embed: CUDA out of memory; 8 failed starts in a row;"
+        " see `vllm-circus logs embed`, then `vllm-circus start embed`\n"
+        "old: `vllm-circus start old` starts it\n"
+        "\n"
+        "proxy    http://127.0.0.1:8000/v1  2 workers  12 connections\n"
+        "plugins  health ok  stats ok\n"
+        "circusd  pid 100  circusctl --endpoint ipc:///run/vllm-circus/default/control.sock"
+    )
+
+
+def test_a_narrow_terminal_keeps_what_matters_most() -> None:
+    table = text(PICTURE, 50).splitlines()[:5]
+    assert table[0] == "NAME   STATE    IN-FLIGHT   REQ  ERR  UPTIME"
+    assert max(map(len, table)) <= 50
+
+
+def test_eighty_columns_hold_the_table() -> None:
+    assert max(map(len, text(PICTURE, 80).splitlines()[:5])) <= 80
+
+
+def test_a_silent_health_plugin_makes_states_unknown() -> None:
+    shown = text(replace(PICTURE, models=None))
+    assert "qwen   unknown" in shown
+    assert "qwen: nobody tells: the health plugin is silent" in shown
+    assert "health silent  stats ok" in shown
+
+
+def test_a_silent_stats_plugin_makes_numbers_unknown() -> None:
+    shown = text(replace(PICTURE, counts=None))
+    assert "qwen   ready    0,1  8001    -          -    -      -     -    -   1h03m" in shown
+    assert "workers unknown" in shown
+
+
+def test_an_old_word_is_shown_with_its_age() -> None:
+    shown = text(replace(PICTURE, models=replace(MODELS, sent_at=NOW - 90)))
+    assert "health silent for 1m30s" in shown
+    assert "qwen   ready" in shown
+
+
+def test_missing_workers_are_counted() -> None:
+    assert "1 of 2 workers" in text(replace(PICTURE, counts=replace(COUNTS, workers=COUNTS.workers[:1])))
+
+
+@pytest.mark.parametrize(("age", "alive"), [(0.0, True), (3.0, True), (3.1, False), (-3600.0, True)])
+def test_a_plugin_lives_by_the_age_of_its_last_word(age: float, alive: bool) -> None:
+    assert judge("health", NOW - age, NOW).alive is alive
+
+
+def test_memory_is_the_sum_over_the_models_own_gpus() -> None:
+    assert memory_used(PICTURE, OUTLINE.models[0]) == 121 * GIB
+    assert memory_used(PICTURE, OUTLINE.models[2]) is None
+
+
+def test_memory_that_one_card_does_not_tell_is_unknown() -> None:
+    gpus = (COUNTS.gpus[0], replace(COUNTS.gpus[1], memory_used=None))
+    assert memory_used(replace(PICTURE, counts=replace(COUNTS, gpus=gpus)), OUTLINE.models[0]) is None
+
+
+@pytest.mark.parametrize("state", list(State))
+def test_whatever_is_not_ready_has_a_reason(state: State) -> None:
+    told = ModelsMessage(NOW, 1, 1, (ModelState("qwen", state, since_at=NOW),))
+    line = why(replace(PICTURE, models=told), OUTLINE.models[0])
+    assert (line is None) == (state is State.READY)
+    assert line is None or len(paint(line, colour=False)) > len("qwen: ")
+
+
+def test_a_reason_cannot_move_the_cursor() -> None:
+    told = ModelsMessage(NOW, 1, 1, (ModelState("qwen", State.FAILED, "\x1b[2Jbad\r\x07"),))
+    assert "\x1b" not in text(replace(PICTURE, models=told))
+
+
+def test_ready_means_every_enabled_model() -> None:
+    assert not PICTURE.ready
+    ready = tuple(replace(state, state=State.READY) for state in MODELS.models[:3])
+    assert replace(PICTURE, models=replace(MODELS, models=(*ready, MODELS.models[3]))).ready
+
+
+def test_the_live_screen_shows_the_same_text() -> None:
+    assert screen(PICTURE, 200).plain == text(PICTURE, 200)
