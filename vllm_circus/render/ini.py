@@ -14,6 +14,7 @@ Rules, each paid for in blood:
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -103,7 +104,7 @@ def socket_section(proxy: ProxyPlan) -> Section:
 
 def model_sections(instance: Instance, model: ModelPlan) -> Iterator[Section]:
     """A model's watcher and its environment."""
-    argv = (*_launcher(instance, secrets=instance.secrets / f"{model.name}.json", env_file=model.env_file), *model.argv)
+    argv = (*_launcher(secrets=instance.secrets / f"{model.name}.json", env_file=model.env_file), *model.argv)
     options = (
         ("cmd", join_arguments(argv)),
         ("numprocesses", "1"),
@@ -122,7 +123,7 @@ def proxy_sections(instance: Instance, proxy: ProxyPlan) -> Iterator[Section]:
     """The proxy workers, on the socket that circusd owns. circus fills in the descriptor in `args` alone."""
     worker = (sys.executable, "-P", "-m", "vllm_circus.proxy", "--plan", str(instance.plan), "--fd")
     options = (
-        ("cmd", join_arguments((*_launcher(instance), *worker))),
+        ("cmd", join_arguments((*_launcher(), *worker))),
         ("args", "$(circus.sockets.proxy)"),
         ("use_sockets", "True"),
         ("numprocesses", str(proxy.workers)),
@@ -142,12 +143,10 @@ def plugin_sections(instance: Instance) -> Iterator[Section]:
         yield Section(f"plugin:{name}", (("use", target), ("settings", str(instance.plan))))
 
 
-def watcher_names(sections: Iterable[Section]) -> frozenset[str]:
-    """What circus will call its watchers. A plugin keeps its prefix, `plugin:health`."""
-    names = (section.name for section in sections)
-    return frozenset(
-        name.removeprefix("watcher:") for name in names if name.startswith(("watcher:", "plugin:"))
-    )
+def declared_names(text: str) -> frozenset[str]:
+    """What circus must have made of an ini: its watchers, plugins (`plugin:health`) and sockets (`socket:proxy`)."""
+    found = re.findall(r"^\[(?:watcher:(.+)|((?:plugin|socket):.+))\]$", text, re.MULTILINE)
+    return frozenset(watcher or other for watcher, other in found)
 
 
 def hidden_env(model: ModelPlan) -> dict[str, str]:
@@ -155,7 +154,7 @@ def hidden_env(model: ModelPlan) -> dict[str, str]:
     return {name: value for name, value in model.env if not env_fits(name, value)}
 
 
-def _launcher(instance: Instance, *, secrets: Path | None = None, env_file: str | None = None) -> Iterator[str]:
+def _launcher(*, secrets: Path | None = None, env_file: str | None = None) -> Iterator[str]:
     """What stands before a program. `-P` keeps the working directory out of the launcher's own imports."""
     yield from (sys.executable, "-P", "-m", "vllm_circus.supervise.launch")
     if secrets is not None:

@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from vllm_circus.errors import CircusError
 
 #: Each would mean something to a reader before `shlex`; `''` goes behind its first character, or before the `;`.
-_MARKS = re.compile(r";|\$(?=[(W])|\((?=\()")
+_MARKS = re.compile(r"(?<=\s);|\$(?=[(W])|\((?=\()")
 _UNUSABLE = re.compile(r"[\x00\r\n]")
 _ENV_REFUSED = re.compile(r"[$;\x00-\x1f\x7f]|\(\(|[^\x00-\x7f]")
 #: Names that circus's parser takes for something else: a comment, and its own book-keeping.

@@ -1,0 +1,151 @@
+"""The daemon as its starter and stopper see it, from another process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from vllm_circus.errors import CircusError, NotRunning
+from vllm_circus.files import private_directory
+from vllm_circus.logline import decode
+from vllm_circus.paths import Instance
+from vllm_circus.supervise.client import Client
+from vllm_circus.supervise.lock import lock_holder
+from vllm_circus.supervise.proc import read_process, send_signal
+from vllm_circus.supervise.sweep import KILL_GRACE, TERM_GRACE, end_leftovers
+
+#: Seconds that a start may take: the sweep of an earlier set, and slow disks when everything is imported.
+START_LIMIT = 60.0 + TERM_GRACE + KILL_GRACE
+#: Seconds that circusd needs beside the grace times of its processes.
+STOP_MARGIN = 15.0
+#: Seconds between two words about what is waited for.
+_PROGRESS = 5.0
+_POLL = 0.05
+_LAST_WORDS = 20
+
+
+def running_pid(instance: Instance) -> int | None:
+    """The pid of the circusd of this instance, or None: whoever holds its lock. 0 while it has just begun."""
+    return lock_holder(instance)
+
+
+def spawn_daemon(instance: Instance, config_path: Path, *, limit: float = START_LIMIT) -> int:
+    """Start `vllm-circus run` detached, and return its pid as soon as it answers.
+
+    It gets a session of its own, no terminal, and circusd.log for whatever it says outside its log. Raises CircusError
+    with its last words when it ends before that, or does not answer within `limit` seconds (it is then stopped).
+    """
+    log = instance.log("circusd")
+    log.parent.mkdir(parents=True, exist_ok=True)
+    before = log.stat().st_size if log.exists() else 0
+    process = _spawn(instance, config_path.absolute(), log)
+    deadline = time.monotonic() + limit
+    while process.poll() is None and time.monotonic() < deadline:
+        if running_pid(instance) == process.pid and _answers(instance):
+            return process.pid
+        time.sleep(_POLL)
+    if process.poll() is None:
+        process.terminate()
+        raise CircusError(f"circusd did not answer within {limit:g} s", hint=f"see {log}")
+    words = _last_words(log, before) or f"exit code {process.returncode}, no words"
+    raise CircusError(f"circusd did not start: {words}", hint=f"see {log}")
+
+
+def stop_daemon(
+    instance: Instance, *, timeout: float | None = None, progress: Callable[[str], object] = lambda _: None
+) -> None:
+    """Stop the circusd of this instance and everything under it, and return when all is gone.
+
+    `timeout` is how many seconds it may take before it is killed and its processes are swept; None allows what the
+    grace times of its processes need. `progress` gets a sentence now and then. Raises NotRunning when nothing runs.
+    """
+    pid = running_pid(instance)
+    process = read_process(pid) if pid else None
+    if process is None:
+        raise NotRunning(f"instance {instance.name!r} does not run")
+    limit = _longest_end(instance) if timeout is None else timeout
+    send_signal(process, signal.SIGTERM)
+    if not _wait_gone(instance, process.pid, limit, progress):
+        progress(f"circusd (process {process.pid}) still runs after {limit:g} s: killing it")
+        send_signal(process, signal.SIGKILL)
+        _wait_gone(instance, process.pid, KILL_GRACE, progress)
+    left = end_leftovers(instance)
+    if left:
+        progress(f"ended {len(left)} processes that circusd left behind")
+
+
+def _spawn(instance: Instance, config_path: Path, log: Path) -> subprocess.Popen[bytes]:
+    private_directory(instance.run_dir)
+    command = (sys.executable, "-P", "-m", "vllm_circus", "run", str(config_path))
+    options = ("--background", "--instance", instance.name)
+    handle = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640)
+    try:
+        return subprocess.Popen(
+            (*command, *options), stdin=subprocess.DEVNULL, stdout=handle, stderr=handle, start_new_session=True
+        )
+    finally:
+        os.close(handle)
+
+
+def _answers(instance: Instance) -> bool:
+    try:
+        with Client(instance.control, timeout=1.0) as client:
+            client.status()
+    except NotRunning:
+        return False
+    return True
+
+
+def _longest_end(instance: Instance) -> float:
+    """Seconds that the running set may take to end, by the grace times of its own plan."""
+    from vllm_circus.plan.types import load_plan
+    from vllm_circus.render.ini import PROXY_MARGIN
+    from vllm_circus.supervise.ending import KILL_GRACE as LAST
+    from vllm_circus.supervise.ending import PLUGIN_GRACE
+
+    try:
+        plan = load_plan(instance.plan.read_bytes())
+    except (OSError, ValueError):  # of another version, perhaps: then allow plenty
+        return 600.0
+    models = max((model.stop_timeout for model in plan.models), default=0.0)
+    return plan.proxy.drain_timeout + PROXY_MARGIN + models + PLUGIN_GRACE + LAST + STOP_MARGIN
+
+
+def _wait_gone(instance: Instance, pid: int, limit: float, progress: Callable[[str], object]) -> bool:
+    start = told = time.monotonic()
+    while running_pid(instance) == pid:
+        now = time.monotonic()
+        if now - start > limit:
+            return False
+        if now - told >= _PROGRESS:
+            told = now
+            progress(f"stopping since {now - start:.0f} s, at most {limit:.0f} s: {_still_there(instance)}")
+        time.sleep(_POLL)
+    return True
+
+
+def _still_there(instance: Instance) -> str:
+    """Which watchers have not stopped."""
+    try:
+        with Client(instance.control, timeout=1.0) as client:
+            names = sorted(name for name, status in client.status().items() if status != "stopped")
+    except CircusError:
+        return "circusd clears up"
+    return ", ".join(names) or "circusd clears up"
+
+
+def _last_words(log: Path, offset: int) -> str:
+    """What was written to the log behind `offset`, less its stamps."""
+    try:
+        with log.open("rb") as file:
+            file.seek(offset)
+            text = file.read().decode(errors="replace")
+    except FileNotFoundError:
+        return ""
+    lines = [line.text if (line := decode(raw)) else raw for raw in text.splitlines()]
+    return "\n".join(lines[-_LAST_WORDS:]).strip()

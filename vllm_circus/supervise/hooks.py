@@ -1,0 +1,66 @@
+"""What circusd calls when a process of ours comes and goes.
+
+Hooks run inside circusd's loop: each is a few system calls, none waits. They are functions without a state, named in
+circus.ini; what they need to know of the instance stands in the watcher's environment. All return True: circus takes
+anything else as a wish to abort.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from vllm_circus.paths import MARK
+from vllm_circus.supervise.journal import record_session
+
+#: Bytes that are taken out of the pipe of a dead process at most; a pipe holds 64 KiB unless somebody enlarged it.
+_LAST_WORDS = 1 << 20
+
+
+def after_spawn(watcher: Any, pid: int, **_: Any) -> bool:
+    """Write the new session into the journal, for a start after a `kill -9` of circusd."""
+    record_session(Path(watcher.env[MARK]) / "sessions", pid)
+    return True
+
+
+def before_reap(watcher: Any, process_pid: int, **_: Any) -> bool:
+    """Save the last words, which say why it died: circus closes the pipes with whatever is still in them.
+
+    It also closes them while its loop still watches them when a descendant holds the other end; the next descriptor of
+    that number would then not be accepted, and with it the process it belongs to be lost.
+    """
+    redirector = watcher.stream_redirector
+    process = watcher.processes.get(process_pid)
+    if redirector is None or process is None:
+        return True
+    for name, pipe in redirector.get_process_pipes(process):
+        if not pipe.closed:
+            _drain(pipe.fileno(), lambda data, name=name: _hand_over(redirector, name, process_pid, data))
+    redirector.remove_redirections(process)
+    return True
+
+
+def after_reap(process_pid: int, **_: Any) -> bool:
+    """End what the process left behind in its group: circus kills no groups, and an engine without its server is lost.
+
+    The number cannot have been given to anybody else while a process of the group lives.
+    """
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process_pid, signal.SIGKILL)
+    return True
+
+
+def _drain(handle: int, take: Any) -> None:
+    os.set_blocking(handle, False)
+    total = 0
+    with suppress(BlockingIOError):
+        while total < _LAST_WORDS and (data := os.read(handle, 65536)):
+            total += len(data)
+            take(data)
+
+
+def _hand_over(redirector: Any, name: str, pid: int, data: bytes) -> None:
+    redirector.redirect[name]({"data": data, "pid": pid, "name": name})

@@ -1,0 +1,87 @@
+"""One circusd per instance.
+
+The lock is a `flock` on a file of the run directory, so it goes with the process that holds it, however that ends; the
+pid inside is for showing. The file itself is never removed: a second one of the same name would be a second lock.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from vllm_circus.errors import CircusError
+from vllm_circus.files import private_directory
+from vllm_circus.paths import Instance
+
+#: Somebody who only asks holds the lock for microseconds: a start tries again for this long, in seconds.
+_PATIENCE = 0.5
+_PAUSE = 0.02
+
+
+@contextmanager
+def hold_lock(instance: Instance) -> Iterator[None]:
+    """Hold the instance's lock for as long as the context lasts.
+
+    Raises CircusError naming the holder where another process has it.
+    """
+    private_directory(instance.run_dir)
+    # Python opens without inheritance, so no child keeps the lock after us.
+    handle = os.open(instance.lock, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        if not _acquire(handle):
+            raise CircusError(
+                f"instance {instance.name!r} runs already: {_holder(instance.lock)}",
+                hint="`vllm-circus down` stops it; `--instance NAME` runs another one beside it",
+            )
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+        yield
+        os.ftruncate(handle, 0)
+    finally:
+        os.close(handle)
+
+
+def lock_holder(instance: Instance) -> int | None:
+    """The pid of the process that holds the instance's lock, or None.
+
+    0 is a holder that has not yet written its pid.
+    """
+    try:
+        handle = os.open(instance.lock, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _read_pid(instance.lock)
+    finally:
+        os.close(handle)
+    return None
+
+
+def _acquire(handle: int) -> bool:
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(_PAUSE)
+        else:
+            return True
+
+
+def _read_pid(path: Path) -> int:
+    text = path.read_text().strip()
+    return int(text) if text.isdecimal() else 0
+
+
+def _holder(path: Path) -> str:
+    pid = _read_pid(path)
+    since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(path.stat().st_mtime))
+    return f"process {pid or 'unknown'}, since {since}"
