@@ -1,8 +1,8 @@
-"""Processes as /proc shows them: whether one lives, and what is left of a session whose leader is gone.
+"""What is left of a session whose leader is gone, and how it is ended.
 
 vLLM's children rename themselves, which wipes their environment, so that a marker there finds nothing. The session id
 stays: it is the pid of the leader, whom circus started. The kernel gives no process a number that is still in use as
-a session's (alloc_pid keeps those), so a session without its leader is what that leader left behind.
+a session's, so a session without its leader is what that leader left behind.
 
 Rule: only processes of our own user are ever signalled.
 """
@@ -11,56 +11,25 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
 
-_PROC = Path("/proc")
-_GONE = frozenset("ZXx")
+from vllm_circus.supervise.proc import Process, boot_id, every_process, owner_of, read_process, send_signal
 
 
-@dataclass(frozen=True)
-class Process:
-    """One line of /proc/PID/stat. `born` counts clock ticks since the machine started: with the pid it is unique."""
-
-    pid: int
-    state: str
-    session: int
-    born: int
-
-    @property
-    def gone(self) -> bool:
-        """Whether it has ended and only waits to be reaped."""
-        return self.state in _GONE
-
-
-def find_process(pid: int) -> Process | None:
-    """The process of that number, or None."""
-    with suppress(OSError, ValueError, IndexError):
-        return _read((_PROC / str(pid) / "stat").read_bytes())
-    return None
-
-
-def is_alive(pid: int, born: int | None = None) -> bool:
-    """Whether the process runs; with `born` whether it is still that one and not another of the same number."""
-    found = find_process(pid)
-    return found is not None and not found.gone and born in {None, found.born}
-
-
-def birth(pid: int) -> int | None:
-    """When the process was born (see `Process`), None where there is none."""
-    found = find_process(pid)
-    return found.born if found else None
+def is_alive(pid: int) -> bool:
+    """Whether the process runs; one that ended and was not reaped yet does not."""
+    found = read_process(pid)
+    return found is not None and found.alive
 
 
 def identity(pid: int) -> str:
-    """A name for a process that no other process ever has, on this boot or another."""
-    boot = (_PROC / "sys/kernel/random/boot_id").read_text().strip()
-    return f"{boot}/{pid}/{birth(pid)}"
+    """A name for a process that no other process ever has, in this boot or another."""
+    found = read_process(pid)
+    return f"{boot_id()}/{pid}/{found.started if found else 0}"
 
 
-def leftovers(session: int) -> tuple[int, ...]:
+def leftovers(session: int) -> tuple[Process, ...]:
     """What still runs in a session without its leader, and is ours.
 
     Empty while the leader lives: then nothing is left over (or the number belongs to somebody else by now).
@@ -70,43 +39,34 @@ def leftovers(session: int) -> tuple[int, ...]:
 
 def kill_session(leader: int) -> None:
     """SIGKILL to the leader's group, then to whatever of its session is in another group."""
-    found = find_process(leader)
-    if found is None or found.session != leader or not _ours(leader):
+    found = read_process(leader)
+    if found is None or found.session != leader or owner_of(leader) != os.geteuid():
         return
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(leader, signal.SIGKILL)
     kill_all(_members(leader))
 
 
-def kill_all(pids: tuple[int, ...]) -> None:
-    """SIGKILL to each."""
-    for pid in pids:
-        with suppress(ProcessLookupError, PermissionError):
-            os.kill(pid, signal.SIGKILL)
+def kill_all(processes: Iterable[Process]) -> None:
+    """SIGKILL to each that is still there."""
+    for process in processes:
+        with suppress(PermissionError):
+            send_signal(process, signal.SIGKILL)
 
 
-def _members(session: int) -> tuple[int, ...]:
+def _members(session: int) -> tuple[Process, ...]:
     """Every living process of the session but its leader."""
+    user = os.geteuid()
     return tuple(
-        found.pid
-        for found in _everyone()
-        if found.session == session and found.pid != session and not found.gone and _ours(found.pid)
+        found
+        for found in every_process()
+        if found.session == session and found.pid != session and found.alive and owner_of(found.pid) == user
     )
 
 
-def _everyone() -> Iterator[Process]:
-    for name in os.listdir(_PROC):  # noqa: PTH208 - names are all that is wanted, and there may be thousands
-        if name.isdecimal() and (found := find_process(int(name))) is not None:
-            yield found
-
-
-def _ours(pid: int) -> bool:
-    with suppress(OSError):
-        return (_PROC / str(pid)).stat().st_uid == os.geteuid()
-    return False
-
-
-def _read(line: bytes) -> Process:
-    """proc_pid_stat(5); the name in the second field may hold anything, brackets and spaces included."""
-    rest = line[line.rindex(b")") + 2 :].split()
-    return Process(int(line[: line.index(b" ")]), rest[0].decode(), int(rest[3]), int(rest[19]))
+def terminate(pid: int) -> None:
+    """SIGTERM to a process that may be gone."""
+    found = read_process(pid)
+    if found is not None and owner_of(pid) == os.geteuid():
+        with suppress(PermissionError):
+            send_signal(found, signal.SIGTERM)

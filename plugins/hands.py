@@ -1,0 +1,139 @@
+"""Carry out what the state machine wants, through circus where circus is to know of it.
+
+Rules: actions for one model happen one after the other, those of different models side by side; nothing here decides
+anything; each action that asks for an answer gives one in the end, whatever happens. circus's lock may be held by
+others for as long as one of their stops takes, so what needs it is tried again for a while.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import time
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from vllm_circus.errors import CircusError
+from vllm_circus.lifecycle.events import Action, Cleaned, CleanUp, Event, Kill, Spawned, Start, StartRefused, Terminate
+from vllm_circus.plan.types import ModelPlan
+
+from . import processes
+
+log = logging.getLogger(__name__)
+
+#: Seconds that circus is asked again to start something; shorter than the machine's own patience.
+PERSISTENCE = 60.0
+#: Seconds that circus may take to see that a process is gone.
+_SETTLING = 10.0
+_PAUSE = 0.1
+
+
+class Circus(Protocol):
+    """What is needed of `supervise.client.AsyncClient`."""
+
+    async def status(self) -> dict[str, str]:
+        """What each watcher is."""
+
+    async def pids(self, watcher: str) -> list[int]:
+        """The processes of a watcher."""
+
+    async def start(self, watcher: str) -> list[int]:
+        """Start a watcher."""
+
+    async def stop(self, watcher: str) -> None:
+        """Stop a watcher."""
+
+    async def signal(self, watcher: str, signum: int, pid: int | None = None) -> None:
+        """Signal a process of a watcher."""
+
+
+class Hands:
+    """Carries actions out and feeds what came of them back."""
+
+    def __init__(self, circus: Circus, feed: Callable[[str, Event], None]) -> None:
+        self._circus = circus
+        self._feed = feed
+        self._turns: dict[str, asyncio.Lock] = {}
+
+    async def perform(self, model: ModelPlan, action: Action) -> None:
+        """Do one thing for one model, when what was wanted for it before is done.
+
+        A SIGKILL waits for nobody.
+        """
+        if isinstance(action, Kill):
+            log.info("%s: SIGKILL to everything of session %d", model.name, action.pid)
+            processes.kill_session(action.pid)
+            return
+        async with self._turns.setdefault(model.name, asyncio.Lock()):
+            match action:
+                case Start():
+                    self._feed(model.name, await self._start(model))
+                case Terminate(pid):
+                    await self._terminate(model, pid)
+                case CleanUp(pid):
+                    await self._clean_up(model, pid)
+                    self._feed(model.name, Cleaned(pid))
+
+    async def _start(self, model: ModelPlan) -> Event:
+        deadline = time.monotonic() + PERSISTENCE
+        while True:
+            try:
+                return await self._started(model)
+            except CircusError as error:
+                log.warning("%s: circus did not start it: %s", model.name, error)
+                if time.monotonic() > deadline:
+                    return StartRefused(str(error))
+            await asyncio.sleep(_PAUSE * 5)
+
+    async def _started(self, model: ModelPlan) -> Event:
+        await self.settle(model)
+        for pid in (*await self._circus.start(model.watcher), *await self._circus.pids(model.watcher)):
+            if processes.is_alive(pid):
+                return Spawned(pid)
+        return StartRefused("it ended at once, or circus could not start it: see the log circusd")
+
+    async def _terminate(self, model: ModelPlan, pid: int) -> None:
+        """Through circus, so that its hooks see it; directly where circus does not answer."""
+        log.info("%s: SIGTERM to %d", model.name, pid)
+        try:
+            await self._circus.signal(model.watcher, signal.SIGTERM, pid)
+        except CircusError as error:
+            log.warning("%s: circus did not pass SIGTERM on: %s", model.name, error)
+            processes.terminate(pid)
+
+    async def _clean_up(self, model: ModelPlan, pid: int) -> None:
+        """Until nothing of the session is left: an engine that still holds a GPU is not to meet its successor."""
+        said = False
+        while processes.is_alive(pid) or (left := processes.leftovers(pid)):
+            if not processes.is_alive(pid):
+                if not said:
+                    log.warning("%s: ending what process %d left: %s", model.name, pid, [each.pid for each in left])
+                    said = True
+                processes.kill_all(left)
+            await asyncio.sleep(_PAUSE)
+        await self._patiently(lambda: self.settle(model), model)
+
+    async def settle(self, model: ModelPlan) -> None:
+        """Have circus take note that the process is gone, so that `circusctl status` agrees and `start` has effect."""
+        deadline = time.monotonic() + _SETTLING
+        while time.monotonic() < deadline:
+            if any(map(processes.is_alive, await self._circus.pids(model.watcher))):
+                return  # somebody started it anew meanwhile
+            status = (await self._circus.status()).get(model.watcher)
+            if status == "stopped":
+                return
+            if status == "active":
+                await self._circus.stop(model.watcher)
+            await asyncio.sleep(_PAUSE / 2)
+        raise CircusError("its watcher does not come to rest")
+
+    async def _patiently(self, work: Callable[[], Awaitable[None]], model: ModelPlan) -> None:
+        deadline = time.monotonic() + PERSISTENCE
+        while time.monotonic() < deadline:
+            try:
+                return await work()
+            except CircusError as error:
+                log.warning("%s: circus does not see yet that it is stopped: %s", model.name, error)
+            await asyncio.sleep(_PAUSE * 5)
+        return None
