@@ -1,4 +1,4 @@
-"""Small plans whose engines are a line of Python or a shell command, and the files of a set without proxy and plugins."""
+"""Small plans whose engines are a line of Python or a shell command; the files of a set without proxy and plugins."""
 
 from __future__ import annotations
 

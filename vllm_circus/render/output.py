@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from vllm_circus.files import private_directory, write_atomic
+from vllm_circus.files import write_atomic
 from vllm_circus.plan.types import Plan, dump_plan
 from vllm_circus.render.ini import all_sections, ini_text
 
@@ -31,8 +31,7 @@ def render_files(plan: Plan) -> Iterator[File]:
 
 
 def write_files(files: Iterable[File], directory: Path) -> None:
-    """Write all `files` below `directory`, which becomes private. Raises OSError."""
-    private_directory(directory)
+    """Write all `files` into `directory`, which must exist. Raises OSError."""
     for file in files:
         write_atomic(directory / file.name, file.content, mode=file.mode)
 

@@ -15,7 +15,7 @@ from vllm_circus.files import private_directory
 from vllm_circus.logline import decode
 from vllm_circus.paths import Instance
 from vllm_circus.supervise.client import Client
-from vllm_circus.supervise.lock import lock_holder
+from vllm_circus.supervise.lock import hold_lock, lock_holder
 from vllm_circus.supervise.proc import read_process, send_signal
 from vllm_circus.supervise.sweep import KILL_GRACE, TERM_GRACE, end_leftovers
 
@@ -77,6 +77,18 @@ def stop_daemon(
     left = end_leftovers(instance)
     if left:
         progress(f"ended {len(left)} processes that circusd left behind")
+
+
+def clear_leftovers(instance: Instance) -> int:
+    """End what a killed set left behind, unless the instance runs; returns how many processes that were.
+
+    To be called before a plan is made: leftovers hold the very ports and GPUs that the new set needs. Raises CircusError
+    when one of them cannot be ended.
+    """
+    if not instance.run_dir.is_dir() or running_pid(instance) is not None:
+        return 0
+    with hold_lock(instance):
+        return len(end_leftovers(instance))
 
 
 def _spawn(instance: Instance, config_path: Path, log: Path) -> subprocess.Popen[bytes]:
