@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 
-from . import chat, service
+from . import chat, messages, pooling, responses, service
 from .http import Answer, Mangle, Reply, Request, Stream
 from .replies import ApiError, detail, error_reply, json_reply
 from .serving import State
@@ -52,19 +52,16 @@ class App:
             return Answer(json_reply({"error": "Unauthorized"}, 401), common=())
         path = request.path.removeprefix(self._state.options.root_path) or "/"
         found = self._find(path, request.method)
-        mangle = self._health_fault(path)
-        self._state.serving += 1
+        self._state.serving += path in ANSWERS
         try:
+            await self._strike(path)
             reply = await self._respond(request, path, found)
-            if path in ANSWERS:
-                mangle = await self._answer_fault(reply)
         except ApiError as error:
             reply = error_reply(error, path)
         finally:
-            self._state.serving -= 1
-        reply = self._replaced(path, reply)
+            self._state.serving -= path in ANSWERS
         self._state.metrics.count_http(found.pattern, request.method, reply.status)
-        return Answer(reply, self._common(request), mangle)
+        return Answer(reply, self._common(request), self._mangle(path, reply))
 
     async def _respond(self, request: Request, path: str, found: Found) -> Reply | Stream:
         if found.route is not None:
@@ -82,8 +79,8 @@ class App:
         if not keys or request.method == "OPTIONS" or not path.startswith(GUARDED):
             return True
         scheme, _, given = request.headers.get("authorization", "").partition(" ")
-        return scheme.lower() == "bearer" and any(
-            [secrets.compare_digest(given.encode(), key.encode()) for key in keys]
+        return (
+            scheme.lower() == "bearer" and sum(secrets.compare_digest(given.encode(), key.encode()) for key in keys) > 0
         )
 
     def _find(self, path: str, method: str) -> Found:
@@ -99,52 +96,47 @@ class App:
             return (("vary", "Origin"),)
         return (("vary", "Origin"), ("x-request-id", request.headers.get("x-request-id") or secrets.token_hex(16)))
 
-    def _health_fault(self, path: str) -> Mangle | None:
-        if path == "/health" and self._state.faults.take("health-silent") is not None:
-            return Mangle(silent=True)
-        return None
-
-    def _replaced(self, path: str, reply: Reply | Stream) -> Reply | Stream:
-        """A health answer that a fault has changed."""
-        if path == "/health" and (status := self._state.faults.take("health-error", 503)) is not None:
-            return Reply(int(status))
-        return reply
-
-    async def _answer_fault(self, reply: Reply | Stream) -> Mangle | None:
-        """What the faults do to an answer of the model. Raises ApiError for a fault that is one."""
+    async def _strike(self, path: str) -> None:
+        """The faults that come before an answer is made. Raises ApiError for one that is an error."""
         faults = self._state.faults
-        if not faults.all():
+        if path == "/health":
+            if faults.take("health-silent") is not None:
+                await asyncio.get_running_loop().create_future()
+            if (status := faults.take("health-error", 503)) is not None:
+                raise ApiError(int(status), "InternalServerError", "Simulated failure.")
+        elif path in ANSWERS:
+            if (delay := faults.take("slow-first-byte")) is not None:
+                await asyncio.sleep(delay)
+            if (status := faults.take("error", 500)) is not None:
+                raise ApiError(int(status), "InternalServerError", "Simulated failure.")
+
+    def _mangle(self, path: str, reply: Reply | Stream) -> Mangle | None:
+        """What the faults make wrong with the bytes of an answer."""
+        faults = self._state.faults
+        if path not in ANSWERS or not faults.all():
             return None
-        if (status := faults.take("error", 500)) is not None:
-            if isinstance(reply, Stream):
-                await reply.chunks.aclose()
-            raise ApiError(int(status), "InternalServerError", "Simulated failure.")
-        if (delay := faults.take("slow-first-byte")) is not None:
-            await asyncio.sleep(delay)
-        return Mangle(
+        mangle = Mangle(
             close_first=faults.take("no-answer") is not None,
             garbage=faults.take("garbage") is not None,
             header_size=int(faults.take("huge-header", 100_000) or 0),
-            **self._stream_fault() if isinstance(reply, Stream) else self._body_fault(),
         )
+        if isinstance(reply, Stream):
+            self._mangle_stream(mangle)
+        else:
+            mangle.length_error = 100 if faults.take("short-body") is not None else 0
+            mangle.length_error = -100 if faults.take("long-body") is not None else mangle.length_error
+        return mangle
 
-    def _stream_fault(self) -> dict[str, object]:
+    def _mangle_stream(self, mangle: Mangle) -> None:
         faults = self._state.faults
-        closes = faults.take("early-close", 1)
-        dies, kills = faults.take("die-after-chunks"), faults.take("engine-dies-after-chunks")
-        found: dict[str, object] = {"bad_chunk": faults.take("bad-chunk") is not None}
-        if closes is not None:
-            found["close_after"] = int(closes)
+        closes, dies = faults.take("early-close", 1), faults.take("die-after-chunks")
+        kills = faults.take("engine-dies-after-chunks")
+        mangle.bad_chunk = faults.take("bad-chunk") is not None
+        mangle.close_after = None if closes is None else int(closes)
         if dies is not None:
-            found["on_chunk"] = partial(_at, int(dies), self._state.crash)
+            mangle.on_chunk = partial(_at, int(dies), self._state.crash)
         elif kills is not None:
-            found["on_chunk"] = partial(_at, int(kills), self._state.kill_engine)
-        return found
-
-    def _body_fault(self) -> dict[str, object]:
-        if self._state.faults.take("short-body") is not None:
-            return {"length_error": 100}
-        return {"length_error": -100} if self._state.faults.take("long-body") is not None else {}
+            mangle.on_chunk = partial(_at, int(kills), self._state.kill_engine)
 
 
 def _at(number: int, action: Callable[[], None], chunk: int) -> None:
@@ -160,7 +152,8 @@ def _pattern(path: str) -> str:
     return path
 
 
-ANSWERS = frozenset({"/v1/chat/completions", "/v1/completions", "/invocations"})
+ANSWERS = frozenset({"/invocations", "/v1/chat/completions", "/v1/completions", "/v1/messages", "/v1/responses"})
+ANSWERS |= frozenset({"/v1/embeddings", "/pooling", "/score", "/v1/score", "/rerank", "/v1/rerank", "/v2/rerank"})
 """Paths whose answers the model makes: those that faults strike."""
 
 
@@ -177,7 +170,7 @@ def routes(state: State) -> Table:
         "/v1/models": {"GET": service.models},
         "/ping": {"GET": service.health, "POST": service.health},
     }
-    table |= GENERATING
+    table |= POOLING if options.pooling else GENERATING
     if options.runtime_lora:
         table["/v1/load_lora_adapter"] = {"POST": service.load_lora}
         table["/v1/unload_lora_adapter"] = {"POST": service.unload_lora}
@@ -195,7 +188,23 @@ def routes(state: State) -> Table:
 GENERATING: Table = {
     "/invocations": {"POST": chat.invocations},
     "/v1/chat/completions": {"POST": chat.chat},
+    "/v1/responses": {"POST": responses.create},
+    "/v1/responses/{response_id}": {"GET": responses.fetch},
+    "/v1/responses/{response_id}/cancel": {"POST": responses.cancel},
     "/v1/completions": {"POST": chat.completions},
+    "/v1/messages": {"POST": messages.messages},
+    "/v1/messages/count_tokens": {"POST": messages.count_tokens},
+}
+
+POOLING: Table = {
+    "/invocations": {"POST": pooling.embeddings},
+    "/pooling": {"POST": pooling.embeddings},
+    "/v1/embeddings": {"POST": pooling.embeddings},
+    "/score": {"POST": pooling.score},
+    "/v1/score": {"POST": pooling.score},
+    "/rerank": {"POST": pooling.rerank},
+    "/v1/rerank": {"POST": pooling.rerank},
+    "/v2/rerank": {"POST": pooling.rerank},
 }
 
 DEV: Table = {

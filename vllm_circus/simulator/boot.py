@@ -26,8 +26,8 @@ def serve(options: Options) -> int:
     if options.sim.ignore_sigterm != "never":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     log = Console("APIServer")
-    log.info("api_utils.py:347", f"vLLM (simulated), version 0.32.0, model {options.model}")
-    log.info("api_utils.py:286", f"non-default args: {options.echo}")
+    log.say("api_utils.py:347", f"vLLM (simulated), version 0.32.0, model {options.model}")
+    log.say("api_utils.py:286", f"non-default args: {options.echo}")
     try:
         do_phase(options, "start")
         listener = _bind(options)
@@ -36,8 +36,8 @@ def serve(options: Options) -> int:
         text = str(error) if isinstance(error, Refused) else f"OSError: {error}"
         log.traceback((f'"{API_FILE}", line 700, in run_server',), text)
         return options.sim.exit_code
-    log.info("model.py:733", "Resolved architecture: SimulatedForCausalLM")
-    log.info("model.py:2152", f"Using max model len {options.max_model_len}")
+    log.say("model.py:733", "Resolved architecture: SimulatedForCausalLM")
+    log.say("model.py:2152", f"Using max model len {options.max_model_len}")
     return _with_engine(options, log, listener)
 
 

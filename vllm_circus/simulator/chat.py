@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .engine import EngineDead
 from .http import Reply, Request, Stream
-from .replies import bad_request, dump, integer, json_reply, read_body, required, stream_error
+from .replies import bad_request, dump, integer, invalid, json_reply, read_body, required, shown, stream_error
 from .serving import FINGERPRINT, Generation, State, abandon, finish, merged, new_id, start
 from .text import count
 
@@ -58,15 +58,13 @@ async def invocations(state: State, request: Request) -> Reply | Stream:
 async def _chat(state: State, request: Request, body: dict[str, Any]) -> Reply | Stream:
     required(body, "messages")
     model = state.known_model(body)
-    if body["messages"] == []:
-        raise bad_request("Cannot apply chat template to an empty conversation. Provide at least one message.")
-    prompt = message_text(body["messages"])
+    prompt = conversation(body["messages"])
     limit = integer(body, "max_completion_tokens")
     limit = integer(body, "max_tokens") if limit is None else limit
-    tokens = count(prompt) + 10
+    tokens = count(prompt)
     asked = _asked(state, body, new_id("chatcmpl-", request.headers.get("x-request-id")), model, limit)
-    state.check_prompt(len(prompt) + 50, tokens)
-    asked = _with_prompts(asked, (tokens,), ())
+    state.check_prompt(len(prompt), tokens)
+    asked = replace(asked, prompts=(tokens,))
     generations = _begin(state, asked)
     if body.get("stream"):
         return Stream(_stream(asked, generations, ChatWriter(asked)))
@@ -87,7 +85,7 @@ async def _completions(state: State, request: Request, body: dict[str, Any]) -> 
     for prompt, tokens in zip(prompts, counts, strict=True):
         state.check_prompt(len(prompt) if isinstance(prompt, str) else 0, tokens)
     texts = tuple(state.vocabulary.decode(one) if isinstance(one, list) else one for one in prompts)
-    asked = _with_prompts(asked, counts, texts if body.get("echo") else ())
+    asked = replace(asked, prompts=counts, echo=texts if body.get("echo") else ())
     generations = _begin(state, asked)
     if body.get("stream"):
         return Stream(_stream(asked, generations, TextWriter(asked)))
@@ -99,11 +97,15 @@ async def _completions(state: State, request: Request, body: dict[str, Any]) -> 
     return json_reply(_whole(asked, "text_completion", choices, generations, {}))
 
 
-def message_text(messages: object) -> str:
-    """All text of a conversation; raises ApiError for what is no conversation."""
+def conversation(messages: object, system: object = None) -> str:
+    """A conversation as the prompt that a chat template makes of it; raises ApiError for what is none."""
     if not isinstance(messages, list) or not all(isinstance(one, dict) for one in messages):
-        raise bad_request("messages must be a list of objects", "messages")
-    return "\n".join(content_text(one.get("content")) for one in messages)
+        raise invalid("list_type", "body.messages", "Input should be a valid list", shown(messages))
+    if messages == []:
+        raise bad_request("Cannot apply chat template to an empty conversation. Provide at least one message.")
+    told = [{"role": "system", "content": system}] if system else []
+    turns = [f"<|{one.get('role')}|>\n{content_text(one.get('content'))}\n" for one in [*told, *messages]]
+    return "".join([*turns, "<|assistant|>\n"])
 
 
 def content_text(content: object) -> str:
@@ -123,9 +125,9 @@ def _prompts(prompt: object) -> list[str | list[int]]:
     if isinstance(prompt, list) and prompt:
         if all(isinstance(one, int) for one in prompt):
             return [prompt]
-        if all(isinstance(one, str) or isinstance(one, list) for one in prompt):
+        if all(isinstance(one, str | list) for one in prompt):
             return prompt
-    raise bad_request("Either prompt or prompt_embeds must be provided and non-empty.", "prompt", "")
+    raise bad_request("Either prompt or prompt_embeds must be provided and non-empty.", "prompt")
 
 
 def _asked(state: State, body: dict[str, Any], identity: str, model: str, limit: int | None) -> Asked:
@@ -134,8 +136,8 @@ def _asked(state: State, body: dict[str, Any], identity: str, model: str, limit:
         raise bad_request(f"n must be at least 1, got {number}.")
     temperature = body.get("temperature")
     if isinstance(temperature, int | float) and temperature < 0:
-        shown = float(temperature)
-        raise bad_request(f"temperature must be non-negative, got {shown}.", "temperature", shown)
+        cold = float(temperature)
+        raise bad_request(f"temperature must be non-negative, got {cold}.", "temperature", cold)
     state.check_limit(limit)
     options = body.get("stream_options")
     options = options if isinstance(options, dict) else {}
@@ -151,15 +153,13 @@ def _asked(state: State, body: dict[str, Any], identity: str, model: str, limit:
     )
 
 
-def _with_prompts(asked: Asked, counts: tuple[int, ...], echo: tuple[str, ...]) -> Asked:
-    from dataclasses import replace
-
-    return replace(asked, prompts=counts, echo=echo)
-
-
 def _begin(state: State, asked: Asked) -> list[Generation]:
     state.refuse_if_draining()
-    return [start(state, tokens, asked.limit, asked.stops) for tokens in asked.prompts for _ in range(asked.number)]
+    return [
+        start(state, asked.identity, tokens, asked.limit, asked.stops)
+        for tokens in asked.prompts
+        for _ in range(asked.number)
+    ]
 
 
 def _usage(prompt: int, completion: int) -> dict[str, Any]:

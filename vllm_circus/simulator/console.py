@@ -28,15 +28,11 @@ class Console:
     def __init__(self, role: str) -> None:
         self._prefix = f"({role} pid={os.getpid()})"
 
-    def info(self, source: str, text: str) -> None:
+    def say(self, source: str, text: str) -> None:
         """Log at level INFO as the file and line `source`, for example `model.py:733`."""
         self._log("INFO", source, text)
 
-    def warning(self, source: str, text: str) -> None:
-        """Log at level WARNING."""
-        self._log("WARNING", source, text)
-
-    def error(self, source: str, text: str) -> None:
+    def complain(self, source: str, text: str) -> None:
         """Log at level ERROR; every line of a text of several lines gets the prefix, as the real logger does."""
         self._log("ERROR", source, text)
 
@@ -61,7 +57,7 @@ def access(client: str, method: str, target: str, version: str, status: str) -> 
 
 
 def progress(done: int, total: int, elapsed: float) -> None:
-    """Redraw the progress bar of the weights (stderr, each drawing a line of its own: the engine's bar ends in a line end)."""
+    """Draw the progress bar of the weights (stderr): it begins with a carriage return, and yet ends its line."""
     rate = f"{done / elapsed:5.2f}it/s" if done and elapsed else "?it/s"
     left = elapsed / done * (total - done) if done else None
     eta = _clock(left) if left is not None else "?"

@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
 
 from .metrics import Metrics
 
 
-class EngineDead(Exception):  # noqa: N818 - said as the engine's own error says it
+class EngineDead(Exception):
     """The engine is gone: what runs fails, and nothing else can start."""
 
 
@@ -77,6 +76,7 @@ class Engine:
         self._running: set[Sequence] = set()
         self._timer: asyncio.Handle | None = None
         self._frozen: set[str] = set()
+        self._emptied = asyncio.Event()
         self._dead = False
 
     @property
@@ -88,6 +88,12 @@ class Engine:
     def load(self) -> int:
         """How many requests the engine has, waiting ones too."""
         return len(self._waiting) + len(self._started) + len(self._running)
+
+    async def empty(self) -> None:
+        """Wait until the engine has no request, or is gone."""
+        while self.load and not self._dead:
+            self._emptied.clear()
+            await self._emptied.wait()
 
     def submit(self, prompt_tokens: int, limit: int, reason: str) -> Sequence:
         """Take a request for `limit` tokens that ends for `reason` (stop, length). Raises EngineDead."""
@@ -168,8 +174,10 @@ class Engine:
     def _schedule(self) -> None:
         if self._timer is not None or not self._running or self._frozen:
             return
-        run: Callable[..., asyncio.Handle] = self._loop.call_later
-        self._timer = run(self._per_token, self._step) if self._per_token > 0 else self._loop.call_soon(self._step)
+        if self._per_token > 0:
+            self._timer = self._loop.call_later(self._per_token, self._step)
+        else:
+            self._timer = self._loop.call_soon(self._step)
 
     def _step(self) -> None:
         """One token for each."""
@@ -195,6 +203,7 @@ class Engine:
 
     def _finish(self, sequence: Sequence, now: float) -> None:
         self._running.discard(sequence)
+        self._emptied.set()
         self._metrics.finished[sequence.reason] += 1
         histograms = self._metrics.histograms
         histograms["e2e_request_latency_seconds"].observe(now - sequence.arrived)
@@ -203,6 +212,7 @@ class Engine:
         self._admit()
 
     def _remove(self, sequence: Sequence) -> bool:
+        self._emptied.set()
         timer = self._started.pop(sequence, None)
         if timer is not None:
             timer.cancel()

@@ -72,7 +72,6 @@ class Stream:
 class Mangle:
     """What is to be wrong with one answer. Chunks are counted from 1; a size in bytes."""
 
-    silent: bool = False
     close_first: bool = False
     garbage: bool = False
     length_error: int = 0
@@ -102,10 +101,25 @@ class Settings:
     keep_alive: float = 5.0
     access_log: bool = True
     connections: set[Connection] = field(default_factory=set)
-    closing: bool = False
+    closed: asyncio.Event | None = None
+
+    @property
+    def closing(self) -> bool:
+        """Whether connections are closed after the answer that they wait for."""
+        return self.closed is not None
+
+    async def close(self) -> None:
+        """Close connections that wait for nothing, and wait until the others have their answer."""
+        self.closed = asyncio.Event()
+        for connection in list(self.connections):
+            if not connection.busy:
+                connection.close()
+        while self.connections:
+            self.closed.clear()
+            await self.closed.wait()
 
 
-class _Closed(Exception):  # noqa: N818 - not an error: the answer ends here
+class _Closed(Exception):
     """The connection was closed on purpose in the middle of an answer."""
 
 
@@ -153,6 +167,8 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         """The client has gone: so does the request that it waited for."""
         self._settings.connections.discard(self)
+        if self._settings.closed is not None:
+            self._settings.closed.set()
         self._stop_idling()
         self._transport = None
         self.resume_writing()
@@ -251,7 +267,10 @@ class Connection(asyncio.Protocol):
     async def _answer(self, request: Request, keep: bool) -> None:
         answer = await self._settings.handler(request)
         mangle = answer.mangle or Mangle()
-        await self._misbehave_before(mangle)
+        if mangle.garbage:
+            self._write(b"\x16\x03\x01\x00\xa5 this is not HTTP\r\n\r\n")
+        if mangle.garbage or mangle.close_first:
+            raise _Closed
         reply = answer.reply
         common = answer.common + ((("x-padding", "x" * mangle.header_size),) if mangle.header_size else ())
         if isinstance(reply, Stream):
@@ -263,15 +282,6 @@ class Connection(asyncio.Protocol):
         self._log(request, reply.status)
         if mangle.length_error:
             self._write(b"x" * -mangle.length_error)
-            raise _Closed
-
-    async def _misbehave_before(self, mangle: Mangle) -> None:
-        """The faults that come before the first byte of an answer."""
-        if mangle.silent:
-            await self._loop.create_future()
-        if mangle.garbage:
-            self._write(b"\x16\x03\x01\x00\xa5 this is not HTTP\r\n\r\n")
-        if mangle.garbage or mangle.close_first:
             raise _Closed
 
     def _reply_headers(self, reply: Reply, mangle: Mangle) -> list[tuple[str, str]]:

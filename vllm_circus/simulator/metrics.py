@@ -1,21 +1,63 @@
 """The server's counters, and how they are written for Prometheus.
 
-Names, labels and buckets are those of the real server (without its `_created` series). A family knows its label
+Names, labels and buckets are those of the real server, its `_created` series too; families of which nothing could be
+told here, such as those of caches for pictures, are left out. A family knows its label
 sets from the start, so every series exists before anything happened, as in the real one.
 """
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
 
 REASONS = ("stop", "length", "abort", "error", "repetition")
 SLEEP_STATES = ("awake", "weights_offloaded", "discard_all")
 
-FIRST_TOKEN = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0)
+Bounds = tuple[float, ...]
+
+FIRST_TOKEN: Bounds = (
+    0.001,
+    0.005,
+    0.01,
+    0.02,
+    0.04,
+    0.06,
+    0.08,
+    0.1,
+    0.25,
+    0.5,
+    0.75,
+    1.0,
+    2.5,
+    5.0,
+    7.5,
+    10.0,
+    20.0,
+    40.0,
+)
 FIRST_TOKEN += (80.0, 160.0, 640.0, 2560.0)
 PER_TOKEN = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0)
-REQUEST = (0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0, 120.0, 240.0, 480.0)
+REQUEST: Bounds = (
+    0.3,
+    0.5,
+    0.8,
+    1.0,
+    1.5,
+    2.0,
+    2.5,
+    5.0,
+    10.0,
+    15.0,
+    20.0,
+    30.0,
+    40.0,
+    50.0,
+    60.0,
+    120.0,
+    240.0,
+    480.0,
+)
 REQUEST += (960.0, 1920.0, 7680.0)
 TOKENS = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0)
 ITERATION = (1.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0, 8192.0, 16384.0)
@@ -48,7 +90,7 @@ class Histogram:
 
     __slots__ = ("_bounds", "_counts", "_sum", "number")
 
-    def __init__(self, bounds: tuple[float, ...]) -> None:
+    def __init__(self, bounds: Bounds) -> None:
         self._bounds = bounds
         self._counts = [0] * (len(bounds) + 1)
         self._sum = 0.0
@@ -74,6 +116,7 @@ class Metrics:
     """Everything that /metrics tells about one model."""
 
     def __init__(self, model_name: str) -> None:
+        self._created = time.time()
         self._model = model_name.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
         self.counters = dict.fromkeys(_COUNTERS, 0)
         self.gauges = dict.fromkeys(_GAUGES, 0.0)
@@ -93,27 +136,42 @@ class Metrics:
 
     def _lines(self) -> Iterator[str]:
         labels = f'engine="0",model_name="{self._model}"'
-        for name, value in self.gauges.items():
-            yield from _family(f"vllm:{name}", "gauge", _GAUGES[name], {labels: value})
-        states = {f'{labels},sleep_state="{state}"': value for state, value in self.sleep.items()}
-        yield from _family("vllm:engine_sleep_state", "gauge", "Engine sleep state.", states)
+        yield from self._gauge_lines(labels)
         for name, number in self.counters.items():
-            yield from _family(f"vllm:{name}", "counter", _COUNTERS[name], {labels: float(number)})
+            yield from self._counter(f"vllm:{name}", _COUNTERS[name], {labels: number})
         reasons = {
-            f'engine="0",finished_reason="{reason}",model_name="{self._model}"': float(number)
+            f'engine="0",finished_reason="{reason}",model_name="{self._model}"': number
             for reason, number in self.finished.items()
         }
-        help_text = "Count of successfully processed requests."
-        yield from _family("vllm:request_success_total", "counter", help_text, reasons)
+        yield from self._counter("vllm:request_success_total", "Count of successfully processed requests.", reasons)
         for name, histogram in self.histograms.items():
             yield from _head(f"vllm:{name}", "histogram", _HISTOGRAMS[name][1])
             yield from histogram.lines(f"vllm:{name}", labels)
+            yield from self._created_lines(f"vllm:{name}", _HISTOGRAMS[name][1], [labels])
         handled = {
-            f'handler="{handler}",method="{method}",status="{status}"': float(number)
+            f'handler="{handler}",method="{method}",status="{status}"': number
             for (handler, method, status), number in self.http.items()
         }
         help_text = "Total number of requests by method, status and handler."
-        yield from _family("http_requests_total", "counter", help_text, handled)
+        yield from self._counter("http_requests_total", help_text, handled)
+
+    def _gauge_lines(self, labels: str) -> Iterator[str]:
+        for name, value in self.gauges.items():
+            yield from _family(f"vllm:{name}", "gauge", _GAUGES[name], {labels: value})
+        waiting = self.gauges["num_requests_waiting"]
+        reasons = {f'{labels},reason="capacity"': waiting, f'{labels},reason="deferred"': 0.0}
+        help_text = "Number of waiting requests by reason."
+        yield from _family("vllm:num_requests_waiting_by_reason", "gauge", help_text, reasons)
+        states = {f'{labels},sleep_state="{state}"': value for state, value in self.sleep.items()}
+        yield from _family("vllm:engine_sleep_state", "gauge", "Engine sleep state.", states)
+
+    def _counter(self, name: str, help_text: str, series: Mapping[str, int]) -> Iterator[str]:
+        yield from _family(name, "counter", help_text, {labels: float(value) for labels, value in series.items()})
+        yield from self._created_lines(name.removesuffix("_total"), help_text, series)
+
+    def _created_lines(self, name: str, help_text: str, labels: Iterable[str]) -> Iterator[str]:
+        """When a counter began: the real server's library writes that as a gauge."""
+        yield from _family(f"{name}_created", "gauge", help_text, dict.fromkeys(labels, self._created))
 
 
 def _head(name: str, kind: str, help_text: str) -> Iterable[str]:

@@ -24,11 +24,11 @@ from .proctitle import die_with_parent, set_title
 CORE_FILES = ("vllm/v1/engine/core.py", "vllm/v1/executor/multiproc_executor.py")
 
 
-class Refused(Exception):  # noqa: N818 - said as the operator would
+class Refused(Exception):
     """Loading stopped, as `--sim-fail-phase` wants it. The message is the error's own line."""
 
 
-class Terminated(Exception):  # noqa: N818 - not an error
+class Terminated(Exception):
     """SIGTERM or SIGINT came."""
 
 
@@ -117,7 +117,7 @@ def _core(options: Options, server: socket.socket) -> int:
         _load(options, log, server, workers)
         return _ready(options, log, server, workers, time.monotonic() - started)
     except Refused as error:
-        log.error("core.py:1387", "EngineCore failed to start.")
+        log.complain("core.py:1387", "EngineCore failed to start.")
         _report(log, CORE_FILES[0], str(error))
         return 1
     finally:
@@ -130,7 +130,7 @@ def _ready(
     options: Options, log: console.Console, server: socket.socket, workers: dict[int, socket.socket], seconds: float
 ) -> int:
     """Tell the server, then live until something ends."""
-    log.info("core.py:402", f"init engine (profile, create kv cache, warmup model) took {seconds:.2f} s")
+    log.say("core.py:402", f"init engine (profile, create kv cache, warmup model) took {seconds:.2f} s")
     if options.sim.ignore_sigterm != "always":
         signal.signal(signal.SIGTERM, terminate)
     server.sendall(b"ready")
@@ -140,15 +140,15 @@ def _ready(
 def _report(log: console.Console, file: str, error: str) -> None:
     """An error as the engine logs it: as a log line, and as a traceback on stderr."""
     frames = (f'"{file}", line 1750, in run_engine_core', f'"{file}", line 133, in __init__')
-    log.error("core.py:1750", "Traceback (most recent call last):\n" + "\n".join(f"  File {one}" for one in frames))
-    log.error("core.py:1750", error)
+    log.complain("core.py:1750", "Traceback (most recent call last):\n" + "\n".join(f"  File {one}" for one in frames))
+    log.complain("core.py:1750", error)
     log.traceback(frames, error)
 
 
 def _load(options: Options, log: console.Console, server: socket.socket, workers: dict[int, socket.socket]) -> None:
     """Start the workers and lead them through the phases; raises Refused, also for a worker that died."""
     tensor = options.workers
-    log.info(
+    log.say(
         "core.py:133",
         f"Initializing a V1 LLM engine (v0.32.0) with config: model={options.model!r}, "
         f"max_seq_len={options.max_model_len}, tensor_parallel_size={tensor}, "
@@ -161,11 +161,11 @@ def _load(options: Options, log: console.Console, server: socket.socket, workers
     _each_worker(list(workers.values()), b"weights")
     do_phase(options, "memory")
     gib = options.sim.kv_tokens / 131072
-    log.info("gpu_worker.py:412", f"Available KV cache memory: {gib:.2f} GiB")
+    log.say("gpu_worker.py:412", f"Available KV cache memory: {gib:.2f} GiB")
     tokens, length = options.sim.kv_tokens, options.max_model_len
     most = tokens / length
     text = f"GPU KV cache size: {tokens:,} tokens, Maximum concurrency for {length:,} tokens per request: {most:.2f}x"
-    log.info("kv_cache_utils.py:2327", text)
+    log.say("kv_cache_utils.py:2327", text)
     if not options.enforce_eager:
         _each_worker(list(workers.values()), b"graph")
     do_phase(options, "warmup")
@@ -190,13 +190,13 @@ def _watch(options: Options, log: console.Console, server: socket.socket, worker
             patience = None if drain_until is None else max(0.0, drain_until - time.monotonic())
             ready = select.select([server, *workers], [], [], patience)[0]
         except Terminated:
-            log.info("core.py:1454", "[shutdown] EngineCore: trigger received signal=SIGTERM")
+            log.say("core.py:1454", "[shutdown] EngineCore: trigger received signal=SIGTERM")
             if options.shutdown_timeout <= 0:
                 return 0
             drain_until = time.monotonic() + options.shutdown_timeout
             continue
         if set(ready) & set(workers):
-            log.error(
+            log.complain(
                 "multiproc_executor.py:289", "Worker proc VllmWorker-0 died unexpectedly, shutting down executor."
             )
             _report(log, CORE_FILES[1], "RuntimeError: Executor failed.")
@@ -243,12 +243,12 @@ def _worker(options: Options, rank: int, core: socket.socket) -> int:
 
 def _load_weights(options: Options, log: console.Console, *, first: bool) -> None:
     started = time.monotonic()
-    log.info("gpu_model_runner.py:5012", f"Starting to load model {options.model}...")
+    log.say("gpu_model_runner.py:5012", f"Starting to load model {options.model}...")
     do_phase(options, "weights", _show_progress if first else time.sleep)
     took = time.monotonic() - started
     if first:
-        log.info("default_loader.py:501", f"Loading weights took {took:.2f} seconds")
-    log.info("gpu_model_runner.py:5094", f"Model loading took 0.00 GiB memory and {took:.6f} seconds")
+        log.say("default_loader.py:501", f"Loading weights took {took:.2f} seconds")
+    log.say("gpu_model_runner.py:5094", f"Model loading took 0.00 GiB memory and {took:.6f} seconds")
 
 
 def _show_progress(seconds: float) -> None:
@@ -262,6 +262,6 @@ def _show_progress(seconds: float) -> None:
 def _capture_graphs(options: Options, log: console.Console) -> None:
     started = time.monotonic()
     do_phase(options, "graph")
-    log.info(
+    log.say(
         "gpu_model_runner.py:6113", f"Graph capturing finished in {time.monotonic() - started:.0f} secs, took 0.00 GiB"
     )

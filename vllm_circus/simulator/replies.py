@@ -74,8 +74,8 @@ def engine_dead() -> ApiError:
 
 def bad_request(message: str, parameter: str | None = None, value: object = None) -> ApiError:
     """A value that makes no sense; with a parameter, the message names it and its value."""
-    shown = f"{message} (parameter={parameter}, value={value})" if parameter and value is not None else message
-    return ApiError(400, "BadRequestError", shown, parameter)
+    about = [f"{key}={part}" for key, part in (("parameter", parameter), ("value", value)) if part is not None]
+    return ApiError(400, "BadRequestError", f"{message} ({', '.join(about)})" if about else message, parameter)
 
 
 def invalid(kind: str, where: str, message: str, given: str, context: str = "") -> ApiError:

@@ -7,6 +7,7 @@ real one), or by a fault that was asked for.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -25,6 +26,7 @@ from .processes import EngineCore
 from .serving import State
 from .text import Answer
 
+ANY = "0.0.0.0"  # noqa: S104 - what the log says when no host was given
 BACKLOG = 2048
 STATISTICS_SECONDS = 10.0
 
@@ -38,7 +40,7 @@ def run(options: Options, log: Console, listener: socket.socket, core: EngineCor
 class _Server:
     def __init__(self, options: Options, log: Console, core: EngineCore) -> None:
         self._options = options
-        self._log = log
+        self._console = log
         self._core = core
         self._ended = asyncio.Event()
         self._signalled = False
@@ -82,6 +84,7 @@ class _Server:
             engine=engine,
             metrics=metrics,
             faults=ActiveFaults(),
+            console=self._console,
             kill_engine=self._core.kill,
             answer=Answer(self._options.names[0]),
             loras={lora.name: lora for lora in self._options.loras},
@@ -89,7 +92,7 @@ class _Server:
 
     def _on_signal(self) -> None:
         if not self._signalled:
-            self._log.info("launcher.py:254", "[shutdown] API server: shutdown triggered")
+            self._console.say("launcher.py:254", "[shutdown] API server: shutdown triggered")
         self._signalled = True
         self._ended.set()
 
@@ -97,19 +100,19 @@ class _Server:
         """The engine core has gone: /health says 503 from now on, and the server ends soon."""
         asyncio.get_running_loop().remove_reader(self._core.channel)
         text = "Engine core proc EngineCore died unexpectedly, shutting down client."
-        self._log.error("core_client.py:700", text)
+        self._console.complain("core_client.py:700", text)
         state.engine.die()
         self._ended.set()
 
     def _announce(self, app: App) -> None:
         options = self._options
         for lora in options.loras:
-            self._log.info("serving.py:226", f"Loaded new LoRA adapter: name '{lora.name}', path '{lora.path}'")
-        where = f"unix:{options.uds}" if options.uds else f"http://{options.host or '0.0.0.0'}:{options.port}"
-        self._log.info("entry.py:140", f"Starting vLLM server on {where}")
-        self._log.info("launcher.py:186", "Available routes are:")
+            self._console.say("serving.py:226", f"Loaded new LoRA adapter: name '{lora.name}', path '{lora.path}'")
+        where = f"unix:{options.uds}" if options.uds else f"http://{options.host or ANY}:{options.port}"
+        self._console.say("entry.py:140", f"Starting vLLM server on {where}")
+        self._console.say("launcher.py:186", "Available routes are:")
         for path, methods in app.table.items():
-            self._log.info("launcher.py:195", f"Route: {path}, Methods: {', '.join(methods)}")
+            self._console.say("launcher.py:195", f"Route: {path}, Methods: {', '.join(methods)}")
         console.uvicorn(f"Started server process [{os.getpid()}]")
         console.uvicorn("Waiting for application startup.")
         console.uvicorn("Application startup complete.")
@@ -125,7 +128,7 @@ class _Server:
             now = (counters["prompt_tokens_total"], counters["generation_tokens_total"])
             if busy or now != before or state.engine.load:
                 prompt, made = ((new - old) / STATISTICS_SECONDS for new, old in zip(now, before, strict=True))
-                self._log.info(
+                self._console.say(
                     "loggers.py:335",
                     f"Engine 000: Avg prompt throughput: {prompt:.1f} tokens/s, "
                     f"Avg generation throughput: {made:.1f} tokens/s, "
@@ -142,31 +145,28 @@ class _Server:
         timeout, sim = self._options.shutdown_timeout, self._options.sim
         mode = "drain" if timeout > 0 else "abort"
         text = f"[shutdown] API server: stopping engine client mode={mode} timeout={timeout:g}s"
-        self._log.info("launcher.py:270", text)
+        self._console.say("launcher.py:270", text)
         began = loop.time()
         shortest = sim.exit
         if timeout > 0:
             state.draining = True
             shortest = sim.exit if state.engine.load else sim.idle_exit
             loop.add_reader(self._core.channel, self._engine_died, state)
-            while state.engine.load and loop.time() < began + timeout:
-                await asyncio.sleep(0.02)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout):
+                    await state.engine.empty()
             loop.remove_reader(self._core.channel)
         state.engine.die()
         await asyncio.sleep(max(sim.exit, began + shortest - loop.time()) if timeout > 0 else shortest)
-        self._log.info("launcher.py:279", "[shutdown] API server: engine client stopped")
+        self._console.say("launcher.py:279", "[shutdown] API server: engine client stopped")
 
     async def _close(self, settings: Settings) -> None:
         """Close what is open, give answers a moment to be sent, and let no child outlive us."""
         self._core.stop(patience=1.0)
-        self._log.info("launcher.py:304", "[shutdown] API server: shutting down FastAPI HTTP server")
+        self._console.say("launcher.py:304", "[shutdown] API server: shutting down FastAPI HTTP server")
         console.uvicorn("Shutting down")
-        settings.closing = True
-        for connection in list(settings.connections):
-            if not connection.busy:
-                connection.close()
-        deadline = asyncio.get_running_loop().time() + 1.0
-        while settings.connections and asyncio.get_running_loop().time() < deadline:
-            await asyncio.sleep(0.01)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(1.0):
+                await settings.close()
         console.uvicorn("Waiting for application shutdown.")
         console.uvicorn("Application shutdown complete.")

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import time
 import urllib.parse
-from pathlib import Path
 from typing import Any
 
-from .chat import message_text
+from .chat import conversation
 from .faults import make_fault
 from .http import Reply, Request
 from .options import Lora
 from .replies import ApiError, bad_request, detail, invalid, json_reply, read_body, required
 from .serving import VERSION, State
 from .text import pieces
+
+SLEEPERS = frozenset({"weights", "kv_cache"})
+"""The parts of an engine that sleep and wake."""
 
 
 async def health(state: State, request: Request) -> Reply:  # noqa: ARG001 - the form of a route
@@ -41,12 +44,12 @@ async def metrics(state: State, request: Request) -> Reply:  # noqa: ARG001 - th
 async def models(state: State, request: Request) -> Reply:  # noqa: ARG001 - the form of a route
     """GET /v1/models: every served name, then the adapters."""
     options = state.options
-    cards = [_card(state, name, options.model, None, options.max_model_len) for name in options.names]
-    cards += [_card(state, lora.name, lora.path, options.names[0], None) for lora in state.loras.values()]
+    cards = [_card(name, options.model, None, options.max_model_len) for name in options.names]
+    cards += [_card(lora.name, lora.path, options.names[0], None) for lora in state.loras.values()]
     return json_reply({"object": "list", "data": cards})
 
 
-def _card(state: State, name: str, root: str, parent: str | None, length: int | None) -> dict[str, Any]:
+def _card(name: str, root: str, parent: str | None, length: int | None) -> dict[str, Any]:
     permission = {
         "id": f"modelperm-{secrets.token_hex(8)}",
         "object": "model_permission",
@@ -70,7 +73,7 @@ async def tokenize(state: State, request: Request) -> Reply:
     body = read_body(request)
     state.known_model(body)
     if "messages" in body:
-        text = message_text(body["messages"])
+        text = conversation(body["messages"])
     else:
         required(body, "prompt")
         text = str(body["prompt"])
@@ -101,7 +104,7 @@ async def load_lora(state: State, request: Request) -> Reply:
     if name in state.loras and not body.get("load_inplace"):
         how = "If you want to load the adapter in place, set 'load_inplace' to True."
         raise ApiError(400, "InvalidUserInput", f"The lora adapter '{name}' has already been loaded. {how}")
-    if path.startswith("/") and not Path(path).exists():
+    if path.startswith("/") and not os.path.exists(path):  # noqa: ASYNC240, PTH110 - one look at a local file
         raise ApiError(404, "NotFoundError", f"Loading lora {name} failed: No adapter found for {path}")
     state.loras[name] = Lora(name, path)
     return Reply(200, f"Success: LoRA adapter '{name}' added successfully.".encode())
@@ -128,24 +131,25 @@ async def sleep(state: State, request: Request) -> Reply:
     except ValueError:
         why = "Input should be a valid integer, unable to parse string as an integer"
         raise invalid("int_parsing", "query.level", why, text) from None
-    state.sleeping = level
+    state.asleep = set(SLEEPERS)
     state.engine.freeze("sleep")
     state.metrics.sleep |= {"awake": 0.0, "weights_offloaded": float(level == 1), "discard_all": float(level == 2)}
     return json_reply({"status": "sleeping", "level": level})
 
 
 async def wake_up(state: State, request: Request) -> Reply:
-    """POST /wake_up?tags=…: every part, or those named."""
+    """POST /wake_up?tags=weights&tags=kv_cache: those parts, or all; awake when none is left asleep."""
     tags = urllib.parse.parse_qs(request.query).get("tags")
-    state.sleeping = None
-    state.metrics.sleep |= {"awake": 1.0, "weights_offloaded": 0.0, "discard_all": 0.0}
-    state.engine.thaw("sleep")
-    return json_reply({"status": "awake", "tags": tags})
+    state.asleep -= SLEEPERS if tags is None else set(tags)
+    if not state.asleep:
+        state.metrics.sleep |= {"awake": 1.0, "weights_offloaded": 0.0, "discard_all": 0.0}
+        state.engine.thaw("sleep")
+    return json_reply({"status": "sleeping" if state.asleep else "awake", "tags": tags})
 
 
 async def is_sleeping(state: State, request: Request) -> Reply:  # noqa: ARG001 - the form of a route
     """GET /is_sleeping."""
-    return json_reply({"is_sleeping": state.sleeping is not None})
+    return json_reply({"is_sleeping": bool(state.asleep)})
 
 
 async def pause(state: State, request: Request) -> Reply:  # noqa: ARG001 - the form of a route

@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from .console import Console
 from .engine import Engine, EngineDead, Sequence
 from .faults import ActiveFaults, Fault
 from .metrics import Metrics
@@ -32,14 +33,16 @@ class State:
     engine: Engine
     metrics: Metrics
     faults: ActiveFaults
+    console: Console
     kill_engine: Callable[[], None]
     answer: Answer
     vocabulary: Vocabulary = field(default_factory=Vocabulary)
     loras: dict[str, Lora] = field(default_factory=dict)
     stored: dict[str, dict[str, Any]] = field(default_factory=dict)
+    background: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     created: int = field(default_factory=lambda: int(time.time()))
     serving: int = 0
-    sleeping: int | None = None
+    asleep: set[str] = field(default_factory=set)
     paused: bool = False
     draining: bool = False
 
@@ -113,6 +116,7 @@ class Generation:
     """One answer that is being made: `text` of its tokens, and how it ends."""
 
     state: State
+    identity: str
     sequence: Sequence
     stop_reason: str | None
 
@@ -143,7 +147,7 @@ def _failing() -> Any:
         raise engine_dead() from None
 
 
-def start(state: State, prompt_tokens: int, limit: int | None, stops: object = None) -> Generation:
+def start(state: State, identity: str, prompt_tokens: int, limit: int | None, stops: object = None) -> Generation:
     """Hand a request to the engine. Without a limit the answer has its usual length and ends by itself."""
     room = max(1, state.options.max_model_len - prompt_tokens)
     tokens = min(room, state.options.sim.tokens if limit is None else limit)
@@ -152,7 +156,7 @@ def start(state: State, prompt_tokens: int, limit: int | None, stops: object = N
     wanted, stopped = state.answer.until(tokens, [stop for stop in given if isinstance(stop, str)])
     with _failing():
         sequence = state.engine.submit(prompt_tokens, max(1, wanted), "stop" if stopped else reason)
-    return Generation(state, sequence, stopped)
+    return Generation(state, identity, sequence, stopped)
 
 
 async def finish(generations: list[Generation]) -> list[str]:
@@ -166,8 +170,9 @@ async def finish(generations: list[Generation]) -> list[str]:
 
 def abandon(generations: list[Generation]) -> None:
     """Abort what is not finished: nobody waits for it."""
-    for generation in generations:
-        generation.state.engine.abort(generation.sequence)
+    for one in generations:
+        if one.state.engine.abort(one.sequence):
+            one.state.console.say("async_llm.py:798", f"Aborted request {one.identity}.")
 
 
 async def merged(generations: list[Generation]) -> AsyncGenerator[tuple[int, str, bool], None]:
