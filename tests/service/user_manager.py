@@ -69,7 +69,7 @@ class UserManager:
 
     def processes(self) -> list[str]:
         """The command lines of everything that runs in the namespace, less the manager's own."""
-        own = ("systemd", "(sd-pam)", "dbus-daemon", "sh")
+        own = ("systemd", "(sd-pam)", "dbus-daemon")
         living = psutil.Process(self.init).children(recursive=True)
         return [" ".join(line) for line in filter(None, map(_command_line, living)) if Path(line[0]).name not in own]
 
@@ -96,16 +96,16 @@ def why_not() -> str:
 
 
 @contextmanager
-def user_manager(home: Path) -> Iterator[UserManager]:
-    """A manager whose home is `home` (short: sockets lie below it); gone with all its services afterwards."""
+def user_manager(home: Path, environ: Mapping[str, str]) -> Iterator[UserManager]:
+    """A manager whose home is `home` (short: sockets lie below it); gone with all its services afterwards.
+
+    `environ` is added to what it and the commands beside it have in their environment.
+    """
     run = home / "run"
     run.mkdir(mode=0o700)
     name = f"vllm-circus-test-{os.getpid()}"
-    environ = {
-        **{key: value for key, value in os.environ.items() if not key.startswith(("XDG_", "DBUS_", "VLLM_CIRCUS_"))},
-        "HOME": str(home),
-        "XDG_RUNTIME_DIR": str(run),
-    }
+    plain = {key: value for key, value in os.environ.items() if not key.startswith(("XDG_", "DBUS_", "VLLM_CIRCUS_"))}
+    environ = {**plain, **environ, "HOME": str(home), "XDG_RUNTIME_DIR": str(run)}
     with _cgroups(name) as roots:
         boot = {**environ, "CGROUP_NAME": name, "CGROUP_ROOTS": " ".join(map(str, roots))}
         flags = ["--cgroup", "--pid", "--fork", "--mount", "--mount-proc", "--kill-child"]

@@ -1,0 +1,247 @@
+"""The whole path with real engines: what a client gets through the proxy, and what becomes of a crash.
+
+The tests run in the order of this file: they share one set, and the last ones break and end it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import openai
+import pytest
+
+from tests.real_vllm.conftest import Neighbour, Report
+from tests.real_vllm.fleet import (
+    ALIAS_A,
+    LOAD_LIMIT,
+    LORA_A,
+    MODEL_A,
+    MODEL_B,
+    Fleet,
+    environ,
+    family,
+    healthy,
+    listening,
+    living,
+    memory,
+    wait_for,
+)
+
+pytestmark = pytest.mark.timeout(900)
+
+MIB = 1 << 20
+#: What a client may ask for, and what the answer calls itself.
+NAMES = {MODEL_A: MODEL_A, ALIAS_A: MODEL_A, LORA_A: LORA_A, MODEL_B: MODEL_B}
+
+
+def ask(fleet: Fleet, name: str) -> str:
+    """A short answer of a model."""
+    answer = fleet.client().completions.create(model=name, prompt="Once upon", max_tokens=8, temperature=0, seed=1)
+    return answer.choices[0].text
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_chat_is_answered_under_every_name(fleet: Fleet, name: str) -> None:
+    answer = fleet.client().chat.completions.create(
+        model=name, messages=[{"role": "user", "content": "Hello"}], max_tokens=8, temperature=0
+    )
+    assert answer.model == NAMES[name]
+    assert answer.choices[0].message.content
+    assert answer.usage
+    assert answer.usage.completion_tokens == 8
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_chat_is_streamed_under_every_name(fleet: Fleet, name: str) -> None:
+    stream = fleet.client().chat.completions.create(
+        model=name,
+        messages=[{"role": "user", "content": "Hello"}],
+        max_tokens=8,
+        temperature=0,
+        stream=True,
+        stream_options={"include_usage": True},
+    )
+    chunks = list(stream)
+    assert {chunk.model for chunk in chunks} == {NAMES[name]}
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+    assert chunks[-1].usage
+    assert chunks[-1].usage.completion_tokens == 8
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_completion_is_the_same_streamed_and_not(fleet: Fleet, name: str) -> None:
+    stream = fleet.client().completions.create(
+        model=name, prompt="Once upon", max_tokens=8, temperature=0, seed=1, stream=True
+    )
+    assert "".join(chunk.choices[0].text for chunk in stream) == ask(fleet, name)
+
+
+def test_the_adapter_is_really_used(fleet: Fleet) -> None:
+    assert ask(fleet, LORA_A) != ask(fleet, MODEL_A) == ask(fleet, ALIAS_A)
+
+
+def test_every_name_is_listed(fleet: Fleet) -> None:
+    listed = {model.id: model.model_dump() for model in fleet.client().models.list()}
+    assert set(listed) == set(NAMES)
+
+
+def test_an_unknown_model_is_not_found(fleet: Fleet) -> None:
+    with pytest.raises(openai.NotFoundError) as refused:
+        ask(fleet, "nobody")
+    assert refused.value.code == "model_not_found"
+    assert refused.value.response.headers["x-vllm-circus-error"] == "model_not_found"
+
+
+def exchange(port: int, path: str, body: dict[str, object], key: str) -> tuple[bytes, bytes]:
+    """POST on a raw connection: head and body of the answer, as they come over the wire."""
+    payload = json.dumps(body).encode()
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: engine\r\nContent-Type: application/json\r\nContent-Length: {len(payload)}\r\n"
+        f"X-Request-Id: 0123456789abcdef\r\nAuthorization: Bearer {key}\r\nConnection: close\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
+        connection.sendall(head.encode() + payload)
+        answer = b"".join(iter(lambda: connection.recv(65536), b""))
+    first, _, rest = answer.partition(b"\r\n\r\n")
+    return first, rest
+
+
+def without_times(body: bytes) -> bytes:
+    """What differs between two answers to the same question, taken out."""
+    return re.sub(rb'"id":"[^"]*"', b'"id":""', re.sub(rb'"created":\d+', b'"created":0', body))
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("kind", ["chat/completions", "completions"])
+def test_the_bytes_are_the_engines_own(fleet: Fleet, kind: str, stream: bool) -> None:
+    words = {"messages": [{"role": "user", "content": "Hi"}]} if kind.startswith("chat") else {"prompt": "Hi"}
+    body = {"model": MODEL_A, **words, "max_tokens": 16, "temperature": 0, "seed": 1, "stream": stream}
+    direct_head, direct = exchange(fleet.model(MODEL_A)["port"], f"/v1/{kind}", body, fleet.engine_key(MODEL_A))
+    head, through = exchange(fleet.port, f"/v1/{kind}", body, "unused")
+    assert head.splitlines()[0] == direct_head.splitlines()[0] == b"HTTP/1.1 200 OK"
+    assert without_times(through) == without_times(direct)
+    assert (b"data: [DONE]" in through) == stream
+    assert header(head, b"content-type") == header(direct_head, b"content-type")
+
+
+def header(head: bytes, name: bytes) -> list[bytes]:
+    """The values of a header field."""
+    fields = (line.partition(b":") for line in head.splitlines()[1:])
+    return [value.strip() for field, _, value in fields if field.strip().lower() == name]
+
+
+def test_an_engines_own_error_passes_unchanged(fleet: Fleet) -> None:
+    body: dict[str, object] = {"model": MODEL_B, "prompt": "x " * 2000, "max_tokens": 4, "stream": True}
+    port, key = fleet.model(MODEL_B)["port"], fleet.engine_key(MODEL_B)
+    direct_head, direct = exchange(port, "/v1/completions", body, key)
+    head, through = exchange(fleet.port, "/v1/completions", body, "unused")
+    assert head.splitlines()[0] == direct_head.splitlines()[0]
+    assert b" 400 " in head.splitlines()[0]
+    assert through == direct
+
+
+def test_circusctl_agrees_with_status(fleet: Fleet) -> None:
+    status = fleet.status()
+    circusctl = [str(Path(sys.executable).with_name("circusctl")), "--endpoint", status["circusd"]["endpoint"]]
+    run = subprocess.run([*circusctl, "status"], capture_output=True, text=True, check=True, timeout=30)
+    told = dict(line.split(": ") for line in run.stdout.splitlines())
+    for model in status["models"]:
+        assert (model["state"], told[model["watcher"]]) == ("ready", "active")
+        listed = subprocess.run(
+            [*circusctl, "listpids", model["watcher"]], capture_output=True, text=True, check=True, timeout=30
+        )
+        assert re.findall(r"\d+", listed.stdout) == [str(model["pid"])]
+    assert told["proxy"] == "active"
+
+
+def test_logs_follow_the_engine(fleet: Fleet, report: Report) -> None:
+    argv = [sys.executable, "-m", "vllm_circus", "logs", MODEL_B, "-f", "-n", "0"]
+    with subprocess.Popen(argv, env=environ(fleet.home), stdout=subprocess.PIPE) as follower:
+        assert follower.stdout
+        try:
+            read_until(follower.stdout.fileno(), rb"GET /health", 30)  # it follows: a probe has shown up
+            begin = time.monotonic()
+            ask(fleet, MODEL_B)
+            line = read_until(follower.stdout.fileno(), rb"POST /v1/completions HTTP/1.1\D+200", 10)
+            report(f"an engine's log line is shown {time.monotonic() - begin:.2f} s after the request was sent")
+        finally:
+            follower.send_signal(signal.SIGINT)
+    assert MODEL_A.encode() not in line
+
+
+def read_until(descriptor: int, wanted: bytes, seconds: float) -> bytes:
+    """What comes until a pattern is in it. Raises AssertionError with what came instead."""
+    deadline, seen = time.monotonic() + seconds, b""
+    while not re.search(wanted, seen):
+        ready, _, _ = select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))
+        assert ready, f"{wanted!r} did not come within {seconds:g} s; what came: {seen[-2000:]!r}"
+        seen += os.read(descriptor, 65536)
+    return seen
+
+
+def test_memory_is_as_expected(fleet: Fleet, report: Report) -> None:
+    status = fleet.status()
+    engines = [process for model in status["models"] for process in family(model["pid"])]
+    everything = family(status["circusd"]["pid"])
+    ours = [process for process in everything if process not in engines]
+    report(f"memory (PSS): two engines {memory(engines) / MIB:.0f} MiB, all of ours {memory(ours) / MIB:.0f} MiB")
+    for process in ours:
+        report(f"  {memory([process]) / MIB:6.1f} MiB  {' '.join(process.cmdline())[:100]}")
+    assert memory(ours) < 400 * MIB
+
+
+def test_neighbours_are_not_disturbed(fleet: Fleet, neighbour: Neighbour, by_hand: int) -> None:
+    answer = openai.OpenAI(base_url=f"http://127.0.0.1:{neighbour.port}/v1", api_key="unused").models.list()
+    assert [model.id for model in answer] == ["other"]
+    assert ask(fleet, MODEL_A)
+    assert healthy(by_hand)
+
+
+def test_an_api_server_that_is_killed_comes_back_and_the_other_goes_on(fleet: Fleet, report: Report) -> None:
+    before = fleet.model(MODEL_A)["pid"]
+    tree = family(before)
+    begin = time.monotonic()
+    os.kill(before, signal.SIGKILL)
+    gone = wait_for(lambda: not living(tree), "the whole tree of the killed server to be gone", 10)
+    with pytest.raises(openai.InternalServerError) as refused:
+        ask(fleet, MODEL_A)
+    assert refused.value.status_code == 503
+    assert int(refused.value.response.headers["retry-after"]) > 0
+    answers = 0
+    while (now := fleet.model(MODEL_A))["state"] != "ready":
+        assert ask(fleet, MODEL_B)
+        answers += 1
+        assert time.monotonic() - begin < LOAD_LIMIT, now
+    assert now["pid"] not in {process.pid for process in tree}
+    assert ask(fleet, MODEL_A)
+    assert answers > 0
+    report(
+        f"kill -9 of an API server: all of its tree gone after {gone:.1f} s, ready again after "
+        f"{time.monotonic() - begin:.1f} s, {answers} of {answers} requests to the other model answered meanwhile"
+    )
+
+
+def test_down_leaves_nothing_of_ours_and_everything_of_others(
+    fleet: Fleet, neighbour: Neighbour, by_hand: int, report: Report
+) -> None:
+    status = fleet.status()
+    ours = family(status["circusd"]["pid"])
+    ports = [fleet.port, *(model["port"] for model in status["models"])]
+    begin = time.monotonic()
+    down = fleet.command("down")
+    assert down.returncode == 0, down.stderr
+    report(f"down took {time.monotonic() - begin:.1f} s")
+    assert living(ours) == []
+    assert [port for port in ports if listening(port)] == []
+    assert fleet.command("status").returncode == 3
+    assert neighbour.command("status").returncode == 0
+    assert healthy(by_hand)
