@@ -62,7 +62,7 @@ def test_rates_are_short(value: float, text: str) -> None:
 def test_no_number_is_longer_than_seven_characters(value: int) -> None:
     assert len(count(min(value, 10**11))) <= 7
     assert len(size(value)) <= 7
-    assert len(duration(min(value, 10**9))) <= 8
+    assert len(duration(min(value, 10**9))) <= 7
 
 
 BOUNDS = (0.1, 0.2, 0.4)

@@ -93,10 +93,10 @@ def own_ports(instance: Instance) -> frozenset[int]:
 
 
 def running_pid(instance: Instance) -> int | None:
-    """Pid of the circusd that runs this instance, or None."""
-    from vllm_circus.supervise.control import running_pid as find
+    """Pid of the circusd that runs this instance, 0 while it has just begun, or None."""
+    from vllm_circus.supervise.lock import lock_holder
 
-    return find(instance)
+    return lock_holder(instance)
 
 
 def need_running(instance: Instance) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -25,10 +26,11 @@ if TYPE_CHECKING:
 
     from vllm_circus.paths import Instance
     from vllm_circus.view.logs import Entry, Form, Wanted
-    from vllm_circus.view.tail import Mark
+    from vllm_circus.view.tail import Followers, Mark
 
 LAST = 100
 EVERY = 0.1  # seconds between two looks at the files
+LOOK_AGAIN = 1.0  # seconds between two looks for files that were not there
 
 
 @click.command(short_help="Show log lines of models, proxy, plugins and circusd.")
@@ -59,7 +61,7 @@ def logs(
     MODEL is a model's name, or one of `proxy`, `health`, `stats`, `circusd`; without any it is all of them.
     """
     from vllm_circus.view.logs import Form, Wanted
-    from vllm_circus.view.tail import mark_end
+    from vllm_circus.view.tail import Followers, mark_end
 
     instance = session.instance
     wanted = Wanted(_since(since), _pattern(grep))
@@ -68,7 +70,8 @@ def logs(
     marks = {part: mark_end(log) for part, log in parts.items()}
     print_entries(_recent(parts, marks, wanted, _number(lines, since)), form)
     if follow:
-        _follow(parts, marks, wanted, form)
+        followers = Followers(parts, marks)
+        _follow(followers, instance if not names else None, wanted, form)
 
 
 def _since(text: str | None) -> datetime | None:
@@ -126,11 +129,14 @@ def _recent(
     return merge(last_entries(part, log, number, wanted, marks[part]) for part, log in parts.items())
 
 
-def _follow(parts: dict[str, Path], marks: dict[str, Mark | None], wanted: Wanted, form: Form) -> None:
-    from vllm_circus.view.tail import Followers
-
-    followers = Followers(parts, marks)
+def _follow(followers: Followers, everything: Instance | None, wanted: Wanted, form: Form) -> None:
+    """Print new lines for ever; with `everything` also those of parts of that instance that come later."""
+    look = 0.0
     while True:
+        if everything and time.monotonic() >= look:
+            form = replace(form, parts=known_parts(everything))
+            followers.add({part: everything.log(part) for part in form.parts})
+            look = time.monotonic() + LOOK_AGAIN
         entries = followers.poll()
         print_entries(filter(wanted.matches, entries), form)
         if not entries:

@@ -82,7 +82,7 @@ def operate(instance: Instance, verb: Verb, names: tuple[str, ...], *, wait: boo
     if reply.error:
         raise CircusError(reply.error)
     for name in wanted:
-        if name not in reply.accepted:
-            say(f"{name}: nothing to do, it is {before[name].state if name in before else 'there already'}")
-    if wait and reply.accepted:
-        check_failed(instance, wait_for(instance, reply.accepted, judge_of(verb), before=before, timeout=timeout))
+        if name not in reply.accepted and name in before:
+            say(f"{name}: nothing to do, it is {before[name].state}")
+    if wait:
+        check_failed(instance, wait_for(instance, wanted, judge_of(verb), before=before, timeout=timeout))

@@ -15,32 +15,51 @@ from vllm_circus.errors import CircusError, ConfigError
 
 INTERRUPTED = 130
 READER_LEFT = 141
+_PROGRAM = "vllm-circus"
+_COMPLETE = "_VLLM_CIRCUS_COMPLETE"  # click's convention: what the shell's completion script sets
 
 
 def run_safely(arguments: Sequence[str]) -> int:
     """Run the command line and return its exit code. Prints whatever went wrong."""
-    from vllm_circus.cli.app import app
-
     session = Session()
     try:
-        outcome = app.main(list(arguments), prog_name="vllm-circus", standalone_mode=False, obj=session)
+        _run(arguments, session)
         sys.stdout.flush()
-    except click.ClickException as error:
-        _show_usage(error)
-        return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except BrokenPipeError:
         # nothing may be flushed into the closed pipe when the interpreter ends
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return READER_LEFT
-    except CircusError as error:
+    except Exception as error:
+        return _tell(error, arguments, session)
+    return 0
+
+
+def _run(arguments: Sequence[str], session: Session) -> None:
+    """Run it as click's own `main` does, which would write to the terminal and leave by itself on Ctrl-C."""
+    from vllm_circus.cli.app import app
+
+    if wish := os.environ.get(_COMPLETE):
+        from click.shell_completion import shell_complete
+
+        raise click.exceptions.Exit(shell_complete(app, {}, _PROGRAM, _COMPLETE, wish))
+    with app.make_context(_PROGRAM, list(arguments), obj=session) as context:
+        app.invoke(context)
+
+
+def _tell(error: Exception, arguments: Sequence[str], session: Session) -> int:
+    """Say what is wrong, and return the exit code for it. This is the last line of defence."""
+    if isinstance(error, click.exceptions.Exit):
+        return error.exit_code
+    if isinstance(error, click.ClickException):
+        _show_usage(error)
+        return error.exit_code
+    if isinstance(error, CircusError):
         explain(error)
         return error.exit_code
-    except Exception as error:  # the last line of defence: people never see a traceback
-        _report_bug(error, arguments, session)
-        return 1
-    return outcome if isinstance(outcome, int) else 0
+    _report_bug(error, arguments, session)
+    return 1
 
 
 def _show_usage(error: click.ClickException) -> None:

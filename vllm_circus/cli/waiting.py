@@ -50,7 +50,7 @@ def judge_start(before: ModelState | None, now: ModelState) -> Verdict:
 def judge_restart(before: ModelState | None, now: ModelState) -> Verdict:
     """A restart: a start, counted only from when the process of the time of the wish is gone."""
     same = before is not None and before.started_at is not None and before.started_at == now.started_at
-    return Verdict.WAITING if same or now.state is State.STOPPED else judge_start(before, now)
+    return Verdict.WAITING if same else judge_start(before, now)
 
 
 def judge_stop(_before: ModelState | None, now: ModelState) -> Verdict:

@@ -30,7 +30,8 @@ def duration(seconds: float) -> str:
         return f"{whole // 60}m{whole % 60:02d}s"
     if whole < 86400:
         return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
-    return f"{whole // 86400}d{whole % 86400 // 3600}h"
+    days = whole // 86400
+    return f"{days}d{whole % 86400 // 3600}h" if days < 1000 else f"{days}d"
 
 
 def latency(seconds: float) -> str:

@@ -1,0 +1,115 @@
+"""`check`, `render` and `example`: what would run, and nothing runs."""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Command
+from vllm_circus.config.load import load_config
+from vllm_circus.paths import Instance
+
+
+def test_check_shows_what_would_run(command: Command, models_file: Path) -> None:
+    outcome = command("check", str(models_file))
+    assert outcome.code == 0
+    head, alpha, beta, _, end = outcome.out.splitlines()
+    assert head.split() == ["NAME", "ENGINE", "GPU", "PORT", "START", "PROFILE", "ALSO", "CALLED", "MODEL"]
+    assert alpha.split()[:2] == ["alpha", "simulator"]
+    assert "first" in alpha
+    assert "by hand" in beta
+    assert end.endswith(f"{models_file} is fine")
+
+
+def test_check_shows_each_command_when_asked(command: Command, models_file: Path) -> None:
+    assert "serve sim/alpha --host 127.0.0.1" in command("check", "-v", str(models_file)).out
+
+
+def test_check_as_json_is_the_plan(command: Command, models_file: Path) -> None:
+    document = json.loads(command("check", "--json", str(models_file)).out)
+    assert document["ok"] is True
+    assert [model["name"] for model in document["models"]] == ["alpha", "beta"]
+
+
+def test_check_names_every_fault(command: Command, models_file: Path) -> None:
+    models_file.write_text("proxy: {prot: 1}\nmodels:\n  - {name: A b, model: x}\n  - {name: c}\n")
+    outcome = command("check", str(models_file))
+    assert outcome.code == 2
+    assert outcome.out == ""
+    places = [line.split(": ")[1] for line in outcome.err.splitlines() if line.startswith("error: ")]
+    assert places == [f"{models_file}:1", f"{models_file}:3", f"{models_file}:4"]
+    assert "`port`" in outcome.err or "'port'" in outcome.err
+    assert outcome.err.endswith("3 faults; nothing was started or written\n")
+
+
+def test_check_as_json_lists_the_faults(command: Command, models_file: Path) -> None:
+    models_file.write_text("models: []\n")
+    outcome = command("check", "--json", str(models_file))
+    assert outcome.code == 2
+    document = json.loads(outcome.out)
+    assert document["ok"] is False
+    assert document["faults"][0]["line"] == 1
+    assert document["faults"][0]["where"] == "models"
+
+
+@pytest.mark.parametrize("name", ["check", "render", "up", "run"])
+def test_a_missing_models_file_is_named_with_the_way_to_get_one(
+    name: str, command: Command, instance: Instance
+) -> None:
+    outcome = command(name)
+    assert outcome.code == 2
+    assert outcome.err == (
+        f"error: models file {instance.config_file}: there is no such file\n"
+        f"hint: `vllm-circus example > {instance.config_file}` writes one to begin with\n"
+    )
+
+
+@pytest.mark.parametrize("name", ["check", "render", "run"])
+def test_the_instances_own_file_is_read_when_none_is_named(
+    name: str, command: Command, instance: Instance, models_file: Path
+) -> None:
+    instance.config_file.parent.mkdir(parents=True)
+    instance.config_file.write_text("models: 7\n")
+    outcome = command(name)
+    assert outcome.code == 2
+    assert f"{instance.config_file}:1: models:" in outcome.err
+
+
+def test_render_prints_the_ini(command: Command, models_file: Path, instance: Instance) -> None:
+    outcome = command("render", str(models_file))
+    assert outcome.code == 0
+    assert "[watcher:model-alpha]" in outcome.out
+    assert not instance.ini.exists()
+
+
+def test_render_writes_the_files_into_a_folder(command: Command, models_file: Path, home: Path) -> None:
+    outcome = command("render", str(models_file), "--output", str(home / "there" / "new"))
+    assert outcome.code == 0
+    assert outcome.out == ""
+    assert {path.name for path in (home / "there" / "new").iterdir()} == {"circus.ini", "plan.json"}
+
+
+def test_render_diff_against_nothing_is_everything(command: Command, models_file: Path) -> None:
+    outcome = command("render", "--diff", str(models_file))
+    assert outcome.code == 0
+    assert "+[watcher:model-alpha]" in outcome.out
+
+
+def test_render_diff_against_the_same_says_so(command: Command, models_file: Path, instance: Instance) -> None:
+    command("render", str(models_file), "--output", str(instance.run_dir))
+    outcome = command("render", "--diff", str(models_file))
+    assert (outcome.code, outcome.out, outcome.err) == (0, "", "no difference\n")
+
+
+def test_render_takes_either_a_difference_or_a_folder(command: Command, models_file: Path) -> None:
+    assert command("render", "--diff", "--output", "x", str(models_file)).code == 2
+
+
+def test_the_example_is_the_one_of_the_package_and_loads(command: Command, home: Path) -> None:
+    outcome = command("example")
+    assert outcome.out == files("vllm_circus.conf").joinpath("example.yaml").read_text()
+    (home / "models.yaml").write_text(outcome.out)
+    assert load_config(home / "models.yaml").config.models

@@ -1,0 +1,101 @@
+"""The group: help, versions, guesses, and that help imports nothing heavy."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.util import find_spec
+
+import click
+import pytest
+
+from tests.cli.conftest import Command
+from vllm_circus import __version__
+from vllm_circus.cli.app import ALIASES, COMMANDS, app
+
+HEAVY = ("rich", "pydantic", "tornado", "requests", "circus", "zmq", "yaml", "psutil", "asyncio", "pynvml")
+
+
+def imported_by(*arguments: str) -> set[str]:
+    """Which heavy modules a command line imports, in an interpreter of its own."""
+    code = (
+        "import sys\n"
+        "from vllm_circus.cli.outcome import run_safely\n"
+        f"run_safely({list(arguments)!r})\n"
+        "print('MODULES', *sys.modules)\n"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    return set(HEAVY) & set(shown.rsplit("MODULES", 1)[1].split())
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("--version",), ("statsu",), ("status", "--help"), ("up", "-h")])
+def test_help_imports_nothing_heavy(arguments: tuple[str, ...]) -> None:
+    assert imported_by(*arguments) == set()
+
+
+def test_status_imports_no_schema_and_no_event_loop(home: object) -> None:
+    assert imported_by("status") <= {"zmq", "psutil"}
+
+
+def test_the_command_alone_prints_help(command: Command) -> None:
+    outcome = command()
+    assert outcome.code == 0
+    assert "Serve several language models from one box" in outcome.out
+
+
+def test_help_names_every_command_under_its_heading(command: Command) -> None:
+    text = command("-h").out
+    for entry in COMMANDS:
+        assert f"{entry.name}" in text
+        assert entry.summary in text
+        assert f"{entry.heading}:" in text
+
+
+@pytest.mark.parametrize("entry", COMMANDS, ids=lambda entry: entry.name)
+def test_every_command_exists_and_has_help(entry: object, command: Command) -> None:
+    name = entry.name  # type: ignore[attr-defined] # parametrised with Entry
+    outcome = command(name, "-h")
+    assert outcome.code == 0
+    assert f"Usage: vllm-circus {name}" in outcome.out
+
+
+def test_every_command_has_a_module_of_its_own_package() -> None:
+    for entry in COMMANDS:
+        assert find_spec(entry.target.split(":")[0]), entry
+
+
+def test_the_version_is_that_of_the_package(command: Command) -> None:
+    assert command("--version").out == f"vllm-circus {__version__}\n"
+
+
+@pytest.mark.parametrize(("typed", "meant"), [("statsu", "status"), ("lgos", "logs"), ("stat", "start")])
+def test_an_unknown_command_is_answered_with_a_guess(typed: str, meant: str, command: Command) -> None:
+    outcome = command(typed)
+    assert outcome.code == 2
+    assert outcome.err == (
+        f"error: no such command: {typed}; did you mean `{meant}`?\nhint: `vllm-circus --help` shows how\n"
+    )
+
+
+def test_an_unknown_command_that_resembles_nothing_has_no_guess(command: Command) -> None:
+    assert "did you mean" not in command("xyzzy").err
+
+
+def test_aliases_lead_to_commands() -> None:
+    context = click.Context(app)
+    for alias, name in ALIASES.items():
+        assert app.get_command(context, alias) is app.get_command(context, name)
+
+
+@pytest.mark.parametrize("arguments", [("--instance", "other", "status"), ("status", "--instance", "other")])
+def test_the_instance_may_stand_before_and_after_the_command(arguments: tuple[str, ...], command: Command) -> None:
+    outcome = command(*arguments)
+    assert outcome.code == 3
+    assert "instance 'other' is not running" in outcome.err
+    assert "vllm-circus --instance other up -d" in outcome.err
+
+
+def test_an_instance_that_cannot_be_a_folder_is_refused(command: Command) -> None:
+    outcome = command("--instance", "../etc", "status")
+    assert outcome.code == 1
+    assert "instance name '../etc' is not usable" in outcome.err

@@ -1,0 +1,109 @@
+"""How commands end: exit codes, and never a traceback."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from tests.cli.conftest import Command
+from vllm_circus.cli.outcome import explain
+from vllm_circus.errors import CircusError, ConfigError, Fault, NotRunning, UnknownModel
+from vllm_circus.paths import Instance
+
+
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch) -> object:
+    """Makes `vllm-circus example` fail with an error of the test's choice."""
+
+    def fail_with(error: BaseException) -> None:
+        @click.command()
+        def example() -> None:
+            raise error
+
+        monkeypatch.setattr("vllm_circus.cli.example.example", example)
+
+    return fail_with
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (CircusError("no"), 1),
+        (NotRunning("no"), 3),
+        (UnknownModel("no"), 4),
+        (click.UsageError("no"), 2),
+        (KeyboardInterrupt(), 130),
+        (click.Abort(), 130),
+    ],
+)
+def test_each_kind_of_error_has_its_exit_code(
+    error: BaseException, code: int, failing: object, command: Command
+) -> None:
+    failing(error)  # type: ignore[operator] # a fixture that is a function
+    outcome = command("example")
+    assert outcome.code == code
+    assert outcome.out == ""
+    assert "Traceback" not in outcome.err
+
+
+def test_an_error_is_told_with_its_hint(capsys: pytest.CaptureFixture[str]) -> None:
+    explain(NotRunning("it is not running", hint="start it"))
+    assert capsys.readouterr().err == "error: it is not running\nhint: start it\n"
+
+
+def test_every_fault_of_a_configuration_has_its_line(capsys: pytest.CaptureFixture[str]) -> None:
+    explain(ConfigError((Fault("m.yaml", 7, "models[0].port", "is taken"), Fault("m.yaml", 2, "proxy", "no", "do"))))
+    assert capsys.readouterr().err == (
+        "error: m.yaml:2: proxy: no (do)\n"
+        "error: m.yaml:7: models[0].port: is taken\n"
+        "2 faults; nothing was started or written\n"
+    )
+
+
+def test_a_bug_is_one_line_and_its_details_are_private(failing: object, command: Command, instance: Instance) -> None:
+    failing(ZeroDivisionError("secret detail"))  # type: ignore[operator] # a fixture that is a function
+    outcome = command("example")
+    (crash,) = instance.state_dir.glob("crash-*.txt")
+    assert outcome.code == 1
+    assert outcome.err == f"error: this is a bug in vllm-circus: ZeroDivisionError; please report it with {crash}\n"
+    assert "ZeroDivisionError: secret detail" in crash.read_text()
+    assert stat.S_IMODE(crash.stat().st_mode) == 0o600
+
+
+def test_a_bug_is_told_even_where_nothing_can_be_written(failing: object, command: Command, home: Path) -> None:
+    (home / "state").write_text("in the way")
+    failing(ZeroDivisionError("division"))  # type: ignore[operator] # a fixture that is a function
+    outcome = command("example")
+    assert outcome.code == 1
+    assert outcome.err.startswith("error: this is a bug in vllm-circus: ZeroDivisionError: division (details are lost:")
+
+
+def test_a_reader_that_goes_away_is_no_error(home: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "vllm_circus", "example"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    process.stdout.close()
+    _, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (141, b"")
+
+
+def test_ctrl_c_ends_with_130_and_no_words(instance: Instance) -> None:
+    log = instance.log("circusd")
+    log.parent.mkdir(parents=True)
+    log.write_text("2026-11-23T14:31:53.123+00:00 O hello\n")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "vllm_circus", "logs", "-f"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0
+    )
+    assert process.stdout is not None
+    assert b"hello" in process.stdout.readline()
+    os.kill(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (130, b"")
