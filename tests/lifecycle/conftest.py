@@ -60,6 +60,5 @@ class Story:
             self.life, actions = advance(self.life, event, Moment(self.now, self.now + 1e9), self.plan)
         return actions
 
-    @property
     def state(self) -> State:
         return self.life.state
