@@ -68,7 +68,7 @@ def test_unpinned_models_share_every_gpu_with_everybody_who_uses_one() -> None:
 def test_unpinned_models_share_nothing_where_there_are_no_gpus() -> None:
     assert claimed_gpus(None, machine_has_gpus=False) == frozenset()
     assert claimed_gpus(None, machine_has_gpus=True) is None
-    assert claimed_gpus((1, 2), machine_has_gpus=True) == {1, 2}
+    assert claimed_gpus((1, 2), machine_has_gpus=True) == frozenset({1, 2})
     assert claimed_gpus((), machine_has_gpus=True) == frozenset()
 
 
