@@ -23,15 +23,21 @@ SYSTEMD = Path("/lib/systemd/systemd")
 START_LIMIT = 60.0
 
 # Runs as the first process of the namespace. The manager takes the cgroup that it is in for the root of its own: each
-# hierarchy is covered by our part of it. /run is new, and says that systemd runs, which systemctl asks for.
+# hierarchy that it manages is covered by our part of it, and the others are out of its sight, so that it makes no group
+# outside. /run is new, and says that systemd runs, which systemctl asks for.
 BOOT = """
 set -e
 mount --make-rprivate /
 for root in $CGROUP_ROOTS; do mount --bind "$root/$CGROUP_NAME" "$root"; done
+for root in /sys/fs/cgroup/*/; do
+    case " $CGROUP_ROOTS /sys/fs/cgroup " in *" ${root%/} "*) ;; *) umount "$root" 2> /dev/null || true ;; esac
+done
 mount -t tmpfs tmpfs /run
 mkdir -p /run/systemd/system
 "$@" --user --log-target=console > "$HOME/systemd.log" 2>&1
 """
+#: Units of the distribution that tidy up files: folders outside the test's own are none of this manager's business.
+MASKED = ("systemd-tmpfiles-setup.service", "systemd-tmpfiles-clean.service", "systemd-tmpfiles-clean.timer")
 
 
 @dataclass(frozen=True)
@@ -103,6 +109,10 @@ def user_manager(home: Path, environ: Mapping[str, str]) -> Iterator[UserManager
     """
     run = home / "run"
     run.mkdir(mode=0o700)
+    units = home / ".config/systemd/user"
+    units.mkdir(parents=True)
+    for name in MASKED:
+        (units / name).symlink_to("/dev/null")
     name = f"vllm-circus-test-{os.getpid()}"
     plain = {key: value for key, value in os.environ.items() if not key.startswith(("XDG_", "DBUS_", "VLLM_CIRCUS_"))}
     environ = {**plain, **environ, "HOME": str(home), "XDG_RUNTIME_DIR": str(run)}
