@@ -14,15 +14,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
+from itertools import islice
 
 import yaml
 from yaml.resolver import Resolver
 
-from vllm_circus.config.places import Place, show_place, show_value
+from vllm_circus.config.places import Place, make_fault, show_value
 from vllm_circus.errors import Fault
-
-V = TypeVar("V")
 
 MAX_DEPTH = 50
 MAX_VALUES = 100_000
@@ -31,7 +29,10 @@ MAX_FAULTS = 100
 
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_CORE_TAGS = frozenset(f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null", "map", "seq"))
+_CORE = "tag:yaml.org,2002:"
+_TEXT = f"{_CORE}str"
+_MERGE = f"{_CORE}merge"
+_CORE_TAGS = frozenset({f"{_CORE}map", f"{_CORE}seq"})
 #: `merge` and `value` are a plain `<<` or `=` where a value stands.
 _SCALAR_KINDS = frozenset({"str", "null", "bool", "merge", "value"})
 _TRUE = frozenset({"yes", "true", "on"})
@@ -76,41 +77,37 @@ class _Node:
 def parse_document(text: str, file: str) -> Document:
     """The document in `text`. Never raises: what is wrong is in `faults`, which name `file`."""
     builder = _Builder(file)
+    data: object = None
     try:
-        _check_characters(text, builder)
-        node = _compose(text)
-        data = builder.build(node, ()) if node else None
+        if _check_characters(text, builder) and (node := _compose(text)):
+            data = builder.build(node, ())
     except _Stop as stop:
         builder.fault(stop.line, stop.place, stop.message, stop.fix)
-        data = None
     if data is None and not builder.faults:
         builder.fault(0, (), "the file is empty", "write for example: models: [{name: small, model: Qwen/Qwen3-0.6B}]")
     return Document(data, builder.lines, builder.texts, frozenset(builder.spoilt), tuple(builder.faults))
 
 
-def _check_characters(text: str, builder: _Builder) -> None:
+def _check_characters(text: str, builder: _Builder) -> bool:
     """YAML refuses most control characters; we refuse those too that act as line ends for YAML but not for editors."""
-    bad = [
-        (number, found[0]) for number, line in enumerate(text.split("\n"), 1) if (found := _UNPRINTABLE.search(line))
-    ]
-    for number, character in bad[:MAX_FAULTS]:
-        builder.fault(number, (), f"control character {show_value(character)} in the text", "remove it")
-    if bad:
-        raise _Stop(0, "the file is not plain text", "save it as text in UTF-8")
+    found = ((number, _UNPRINTABLE.search(line)) for number, line in enumerate(text.split("\n"), 1))
+    for number, match in islice(((number, match) for number, match in found if match), MAX_FAULTS):
+        builder.fault(number, (), f"control character {show_value(match[0])} in the text", "remove it")
+    return not builder.faults
 
 
 # -- events to nodes ---------------------------------------------------------------------------------------------------
 
 
 def _compose(text: str) -> _Node | None:
-    """The one document's nodes, aliases as references to the node that they name."""
-    events = _events(text)
+    """The one document's nodes; None where there is no document."""
+    composer = _Composer(_events(text))
     root: _Node | None = None
-    for event in events:
+    for event in composer.events:
         if isinstance(event, yaml.DocumentStartEvent):
             if root is not None:
                 raise _Stop(_line(event), "a second document begins", "keep one document; remove the '---'")
-            root = _compose_node(next(events), events, {}, 0)
+            root = composer.node(next(composer.events), 0)
     return root
 
 
@@ -140,54 +137,61 @@ def _syntax_fix(problem: str) -> str:
     return ""
 
 
-def _compose_node(event: yaml.Event, events: Iterator[yaml.Event], anchors: dict[str, _Node], depth: int) -> _Node:
-    line = _line(event)
-    if depth > MAX_DEPTH:
-        raise _Stop(line, f"nested deeper than {MAX_DEPTH} levels", "write it flatter")
-    if isinstance(event, yaml.AliasEvent):
-        return _anchored(event.anchor or "", anchors, line)
-    node = _Node(line, _tag(event))
-    if isinstance(event, yaml.NodeEvent) and event.anchor:
-        anchors[event.anchor] = node
-    if isinstance(event, yaml.ScalarEvent):
-        node.text = event.value
-    elif isinstance(event, yaml.SequenceStartEvent):
-        node.items = [_compose_node(item, events, anchors, depth + 1) for item in _until(events, yaml.SequenceEndEvent)]
-    else:
-        node.pairs = [
-            (_compose_node(key, events, anchors, depth + 1), _compose_node(next(events), events, anchors, depth + 1))
-            for key in _until(events, yaml.MappingEndEvent)
-        ]
-    node.complete = True
-    return node
+class _Composer:
+    """Makes nodes of events; an alias becomes a reference to the node that it names."""
 
+    def __init__(self, events: Iterator[yaml.Event]) -> None:
+        self.events = events
+        self._anchors: dict[str, _Node] = {}
+        self._resolver = Resolver()
+        self._count = 0
 
-def _until(events: Iterator[yaml.Event], end: type[yaml.Event]) -> Iterator[yaml.Event]:
-    for event in events:
-        if isinstance(event, end):
-            return
-        yield event
+    def node(self, event: yaml.Event, depth: int) -> _Node:
+        """The node that begins with `event`, at this depth of nesting."""
+        line = _line(event)
+        self._count += 1
+        if depth > MAX_DEPTH:
+            raise _Stop(line, f"nested deeper than {MAX_DEPTH} levels", "write it flatter")
+        if self._count > MAX_VALUES:
+            raise _Stop(line, f"more than {MAX_VALUES:,} values", "write a smaller file")
+        if isinstance(event, yaml.AliasEvent):
+            return self._anchored(event.anchor or "", line)
+        node = _Node(line, self._tag(event))
+        if isinstance(event, yaml.NodeEvent) and event.anchor:
+            self._anchors[event.anchor] = node
+        if isinstance(event, yaml.ScalarEvent):
+            node.text = event.value
+        elif isinstance(event, yaml.SequenceStartEvent):
+            node.items = [self.node(item, depth + 1) for item in self._until(yaml.SequenceEndEvent)]
+        else:
+            keys = self._until(yaml.MappingEndEvent)
+            node.pairs = [(self.node(key, depth + 1), self.node(next(self.events), depth + 1)) for key in keys]
+        node.complete = True
+        return node
 
+    def _until(self, end: type[yaml.Event]) -> Iterator[yaml.Event]:
+        for event in self.events:
+            if isinstance(event, end):
+                return
+            yield event
 
-def _anchored(anchor: str, anchors: dict[str, _Node], line: int) -> _Node:
-    node = anchors.get(anchor)
-    if node is None:
-        raise _Stop(line, f"*{anchor[:40]} names nothing", f"write &{anchor[:40]} at an earlier value")
-    if not node.complete:
-        raise _Stop(line, f"*{anchor[:40]} stands inside of what it names", "remove the alias")
-    return node
+    def _anchored(self, anchor: str, line: int) -> _Node:
+        node = self._anchors.get(anchor)
+        if node is None:
+            raise _Stop(line, f"*{anchor[:40]} names nothing", f"write &{anchor[:40]} at an earlier value")
+        if not node.complete:
+            raise _Stop(line, f"*{anchor[:40]} stands inside of what it names", "remove the alias")
+        return node
 
-
-def _tag(event: yaml.Event) -> str:
-    """The tag that was written, else what YAML 1.1 takes a plain scalar for."""
-    if not isinstance(event, yaml.ScalarEvent):
-        return str(getattr(event, "tag", None) or "")
-    if event.tag and event.tag != "!":
-        return str(event.tag)
-    if event.style is not None or event.tag == "!":
-        return "tag:yaml.org,2002:str"
-    resolver = Resolver()
-    return str(resolver.resolve(yaml.ScalarNode, event.value, (True, False)))  # type: ignore[no-untyped-call]  # same
+    def _tag(self, event: yaml.Event) -> str:
+        """The tag that was written, else what YAML 1.1 takes a plain scalar for."""
+        written = str(getattr(event, "tag", None) or "")
+        if not isinstance(event, yaml.ScalarEvent) or written not in {"", "!"}:
+            return written
+        if event.style is not None or written == "!":
+            return f"{_CORE}str"
+        kind = self._resolver.resolve(yaml.ScalarNode, event.value, (True, False))  # type: ignore[no-untyped-call]  # stub
+        return str(kind)
 
 
 def _line(event: yaml.Event) -> int:
@@ -206,9 +210,10 @@ class _Builder:
     texts: dict[Place, str] = field(default_factory=dict)
     spoilt: set[Place] = field(default_factory=set)
     faults: list[Fault] = field(default_factory=list)
+    built: int = 0
 
     def fault(self, line: int, place: Place, message: str, fix: str = "") -> None:
-        self.faults.append(Fault(self.file, line, show_place(place), message, fix))
+        self.faults.append(make_fault(self.file, line, place, message, fix))
 
     def spoil(self, node: _Node, place: Place, message: str, fix: str = "") -> None:
         """A fault of the value itself: whatever else is said about the value is no news."""
@@ -218,28 +223,27 @@ class _Builder:
     def build(self, node: _Node, place: Place) -> object:
         """The value at `place`. Raises _Stop when aliases blow the document up."""
         self.lines.setdefault(place, node.line)
-        if len(self.lines) > MAX_VALUES:
-            raise _Stop(node.line, f"more than {MAX_VALUES:,} values", "use fewer aliases, or a smaller file")
-        if node.tag and node.tag not in _CORE_TAGS and node.text is None:
-            self._refuse_tag(node, place)
+        self._count(node, len(place))
+        if node.text is not None:
+            return self._scalar(node, place)
+        if node.tag and node.tag not in _CORE_TAGS:
+            self.fault(node.line, place, f"the tag {show_value(node.tag)} is not allowed", "remove it")
         if node.items is not None:
             return [self.build(item, (*place, index)) for index, item in enumerate(node.items)]
-        if node.pairs is not None:
-            return self._mapping(node, place)
-        return self._scalar(node, place)
+        return self._mapping(node, place)
 
-    def _refuse_tag(self, node: _Node, place: Place) -> None:
-        self.spoil(node, place, f"the tag {show_value(node.tag)} is not allowed", "write a plain value")
+    def _count(self, node: _Node, depth: int) -> None:
+        """Aliases let a small file nest deep and expand without end."""
+        self.built += 1
+        if depth > MAX_DEPTH:
+            raise _Stop(node.line, f"nested deeper than {MAX_DEPTH} levels through aliases", "write it flatter")
+        if self.built > MAX_VALUES:
+            raise _Stop(node.line, f"more than {MAX_VALUES:,} values, aliases counted", "use fewer aliases")
 
     def _mapping(self, node: _Node, place: Place) -> dict[str, object]:
         found: dict[str, object] = {}
-        merged: list[_Node] = []
         for key, value in node.pairs or ():
-            if key.tag == "tag:yaml.org,2002:merge":
-                merged.append(value)
-                continue
-            name = self._key(key, place)
-            if name is None:
+            if key.tag == _MERGE or (name := self._key(key, place)) is None:
                 continue
             here = (*place, name)
             if name in found:
@@ -248,15 +252,29 @@ class _Builder:
                 continue
             self.lines[here] = key.line
             found[name] = self.build(value, here)
-        for value in merged:
-            self._merge(value, place, found)
+        for key, value in self._merged(node, place, 0):
+            name = key.text or ""
+            if name not in found:
+                self.lines[*place, name] = key.line
+                found[name] = self.build(value, (*place, name))
         return found
+
+    def _merged(self, node: _Node, place: Place, depth: int) -> Iterator[tuple[_Node, _Node]]:
+        """The pairs that `<<: *base` brings in: of the base, then of its own bases; the first of equal keys wins."""
+        self._count(node, depth)
+        for source in [value for key, value in node.pairs or () if key.tag == _MERGE]:
+            for base in source.items if source.items is not None else [source]:
+                if base.pairs is None:
+                    self.fault(base.line, place, "'<<' takes a mapping or a list of mappings", "name one by *alias")
+                    continue
+                yield from [pair for pair in base.pairs if pair[0].tag == _TEXT]
+                yield from self._merged(base, place, depth + 1)
 
     def _key(self, key: _Node, place: Place) -> str | None:
         if key.text is None:
             self.fault(key.line, place, "a list or mapping is used as a key", "use text as key")
             return None
-        if key.tag != "tag:yaml.org,2002:str":
+        if key.tag != _TEXT:
             shown = key.text[:40]
             self.fault(key.line, place, f"the key {show_value(shown)} is not text for YAML", f'quote it: "{shown}"')
             return None
@@ -265,35 +283,19 @@ class _Builder:
             return None
         return key.text
 
-    def _merge(self, source: _Node, place: Place, into: dict[str, object]) -> None:
-        """`<<: *base`: what the mapping does not have itself is taken from the base, or from the first of several."""
-        for base in source.items if source.items is not None else [source]:
-            if base.pairs is None:
-                self.fault(base.line, place, "'<<' takes a mapping or a list of mappings", "name one with *alias")
-                continue
-            for name, value in self._mapping(_Node(base.line, "", pairs=base.pairs), (*place, "<<")).items():
-                if name not in into:
-                    into[name] = value
-                    self._move((*place, "<<", name), (*place, name))
-
-    def _move(self, old: Place, new: Place) -> None:
-        """Let the lines and texts that were noted below `<<` be found where the values now are."""
-        _move(self.lines, old, new)
-        _move(self.texts, old, new)
-
     def _scalar(self, node: _Node, place: Place) -> object:
         text = node.text or ""
         self.texts[place] = text
         if _SURROGATE.search(text):
             self.spoil(node, place, "half of a surrogate pair", "write the character itself")
             return ""
-        kind = node.tag.removeprefix("tag:yaml.org,2002:")
+        kind = node.tag.removeprefix(_CORE)
         if kind in {"int", "float"}:
             return self._integer(node, text, place) if kind == "int" else self._float(node, text, place)
         if kind == "timestamp":
             self.spoil(node, place, f"{show_value(text)} is a date for YAML", f'quote it: "{text[:40]}"')
         elif kind not in _SCALAR_KINDS:
-            self._refuse_tag(node, place)
+            self.spoil(node, place, f"the tag {show_value(node.tag)} is not allowed", "write a plain value")
         return None if kind == "null" else text.lower() in _TRUE if kind == "bool" else text
 
     def _integer(self, node: _Node, text: str, place: Place) -> object:
@@ -316,8 +318,3 @@ class _Builder:
             return value
         self.spoil(node, place, f"{show_value(text)} is no finite number", "write a finite decimal, or quote text")
         return text
-
-
-def _move(known: dict[Place, V], old: Place, new: Place) -> None:
-    for place in [place for place in known if place[: len(old)] == old]:
-        known[new + place[len(old) :]] = known[place]

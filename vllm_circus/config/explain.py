@@ -70,6 +70,7 @@ _NEEDED = {
     "dict_type": "a mapping",
     "model_type": "a mapping",
 }
+_EMPTY = "write a value, or remove the key"
 _PLAIN_LINE = "use one line of text without control characters"
 _OPTION = "true, false, null, a number, text, a list of those, or a mapping"
 _OPTION_ITEM = "true, false, a number or text"
@@ -108,7 +109,7 @@ def explain(error: ValidationError, document: Document) -> list[Finding]:
 
 
 def _is_spoilt(place: Place, document: Document) -> bool:
-    return any(place[:end] in document.spoilt for end in range(1, len(place) + 1))
+    return any(place[:end] in document.spoilt for end in range(len(place) + 1))
 
 
 @dataclass(frozen=True)
@@ -158,8 +159,9 @@ def _is_for(branch: str, value: object) -> bool:
 def _explain_one(detail: ErrorDetails, spot: _Spot, document: Document) -> Finding:
     kind, place = detail["type"], spot.place
     if kind in _NEEDED:
-        needed = f"needs {_NEEDED[kind]}, not {_describe(spot, document)}"
-        return place, needed, _retype(kind, spot, document)
+        needed = _NEEDED[kind]
+        message = f"empty, needs {needed}" if spot.value is None else f"needs {needed}, not {_describe(spot, document)}"
+        return place, message, _retype(kind, spot, document)
     return place, *_explain_content(kind, spot, detail.get("ctx", {}), detail["msg"])
 
 
@@ -198,6 +200,8 @@ def _explain_length(kind: str, context: Mapping[str, Any]) -> tuple[str, str]:
 def _explain_union(place: Place, value: object) -> Finding:
     last = place[-1]
     needed = _UNIONS.get(last, _OPTION) if isinstance(last, str) else _OPTION_ITEM
+    if value is None:
+        return place, f"empty, needs {needed}", _EMPTY
     return place, f"needs {needed}, not {_kind(value)}", ""
 
 
@@ -242,7 +246,7 @@ def _retype(kind: str, spot: _Spot, document: Document) -> str:
     if kind == "list_type" and isinstance(value, bool | int | float | str):
         return f"write [{written[:40]}]"
     if value is None:
-        return "write a value, or remove the key"
+        return _EMPTY
     return ""
 
 
@@ -254,14 +258,14 @@ def _unknown_key(place: Place) -> str:
     key = str(place[-1])
     section = _section(place[:-1])
     known = tuple(section.model_fields) if section else ()
-    if near := did_you_mean(key, known):
-        return near
     if key in _ELSEWHERE:
         return _ELSEWHERE[key]
+    if near := did_you_mean(key, known):
+        return near
     if section in {models.Model, models.ModelOptions}:
         return f"options of the engine stand under `args`; keys here are {', '.join(known)}"
     if owners := [name for name, owner in _SECTIONS.items() if key in owner.model_fields]:
-        return f"it belongs into {' or '.join(owners)}"
+        return f"it belongs under {' or '.join(owners)}"
     return f"keys here are {', '.join(known)}"
 
 

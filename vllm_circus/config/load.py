@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from vllm_circus.config.document import Document, parse_document
 from vllm_circus.config.explain import explain
 from vllm_circus.config.models import Config
-from vllm_circus.config.places import Place, show_place
+from vllm_circus.config.places import Place, make_fault
 from vllm_circus.errors import ConfigError, Fault
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Loaded:
 
     def fault(self, loc: Place, message: str, fix: str = "") -> Fault:
         """Something wrong at a place of this file."""
-        return Fault(str(self.source), self.line(loc), show_place(loc), message, fix)
+        return make_fault(str(self.source), self.line(loc), loc, message, fix)
 
     @property
     def folder(self) -> Path:
@@ -86,7 +86,7 @@ def parse_config(data: bytes, source: Path) -> Loaded:
 
 def _faults(found: Iterable[tuple[Place, str, str]], document: Document, file: str) -> Iterable[Fault]:
     for place, message, fix in found:
-        yield Fault(file, nearest_line(document.lines, place), show_place(place), message, fix)
+        yield make_fault(file, nearest_line(document.lines, place), place, message, fix)
 
 
 def _read(path: Path) -> bytes:
@@ -105,7 +105,7 @@ def _read(path: Path) -> bytes:
 
 
 def _refuse(path: Path, message: str, fix: str) -> ConfigError:
-    return ConfigError((Fault(str(path), 0, "", message, fix),))
+    return ConfigError((make_fault(str(path), 0, (), message, fix),))
 
 
 def _decode(data: bytes, file: str) -> str:
@@ -114,4 +114,4 @@ def _decode(data: bytes, file: str) -> str:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         message = f"not UTF-8: byte 0x{data[error.start]:02x}"
-        raise ConfigError((Fault(file, line, "", message, "save the file in UTF-8"),)) from None
+        raise ConfigError((make_fault(file, line, (), message, "save the file in UTF-8"),)) from None

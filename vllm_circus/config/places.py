@@ -6,6 +6,8 @@ import difflib
 import re
 from collections.abc import Iterable
 
+from vllm_circus.errors import Fault
+
 #: Keys and list indices from the top of the document: `("models", 2, "port")`.
 Place = tuple[str | int, ...]
 
@@ -29,6 +31,16 @@ def show_value(value: object) -> str:
     """A value for a message: as Python spells it, cut to 60 characters, harmless on a terminal."""
     text = repr(value[:61] if isinstance(value, str) else value)
     return text if len(text) <= 64 else f"{text[:60]}…"
+
+
+def harmless(text: str) -> str:
+    """Text with everything that is not printable spelled out: files are written by anybody, terminals obey."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def make_fault(file: str, line: int, place: Place, message: str, fix: str = "") -> Fault:
+    """Something wrong at a place, in words that are safe to show."""
+    return Fault(harmless(file), line, show_place(place), harmless(message), harmless(fix))
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -53,7 +53,8 @@ def check_layer(layer: Layer, notes: Notes) -> None:
             notes.fault(place, f"the same option as {seen[flag]!r}", "keep one of the two")
         seen.setdefault(flag, name)
         if owned := _owned(flag):
-            notes.fault(place, "the program sets this itself", _OWNED[owned])
+            short = "" if flag.partition(".")[0] == owned else f"short for {owned!r}: "
+            notes.fault(place, f"{short}the program sets this itself", _OWNED[owned])
         elif flag.startswith("no-"):
             notes.fault(place, "options are turned off by false", f"write `{flag.removeprefix('no-')}: false`")
         elif isinstance(value, list):

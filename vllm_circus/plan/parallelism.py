@@ -37,10 +37,11 @@ class _Sizes:
 def spread(draft: Draft, options: Merged, notes: Notes) -> Merged:
     """The options with the parallel sizes that follow from the model's GPUs; without a GPU list they stay."""
     gpus = draft.own.gpus
-    if not gpus:
+    if not gpus or draft.command is not None:
         return options
-    own = _sizes(options, notes, own=draft)
-    inherited = _sizes(options, notes, not_own=draft)
+    base = ("models", draft.index)
+    own = _sizes({flag: entry for flag, entry in options.items() if entry[1][:2] == base}, notes)
+    inherited = _sizes({flag: entry for flag, entry in options.items() if entry[1][:2] != base}, notes)
     if own.values:
         return _keep_own(draft, options, own, inherited, notes)
     if inherited.product == len(gpus):
@@ -71,13 +72,12 @@ def _keep_own(draft: Draft, options: Merged, own: _Sizes, inherited: _Sizes, not
     return result
 
 
-def _sizes(options: Merged, notes: Notes, *, own: Draft | None = None, not_own: Draft | None = None) -> _Sizes:
-    """The sizes among the options that the model itself wrote (`own`), or those that it did not (`not_own`)."""
-    base: Place = ("models", (own or not_own).index)  # type: ignore[union-attr]  # one of the two is always given
+def _sizes(options: Merged, notes: Notes) -> _Sizes:
+    """The parallel sizes among the options."""
     values: dict[str, int] = {}
     first: Place | None = None
     for flag in SIZES:
-        if flag not in options or (options[flag][1][:2] == base) != (own is not None):
+        if flag not in options:
             continue
         value, place = options[flag]
         size = int(value) if str(value).isdecimal() and len(str(value)) < 7 else 0

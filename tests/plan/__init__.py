@@ -1,0 +1,1 @@
+"""Deciding, without processes or sockets."""
