@@ -1,0 +1,154 @@
+"""What this worker counted: cumulative since it started, pushed whole each time.
+
+Rules: the relay adds a handful of integers at the end of a request and one per read in between; everything else
+(buckets, messages) is done once a second at most.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from bisect import bisect_left
+from collections import Counter, deque
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from vllm_circus.bus.messages import (
+    DURATION_BUCKETS,
+    FIRST_TOKEN_BUCKETS,
+    Histogram,
+    ModelCounts,
+    WorkerMessage,
+)
+
+if TYPE_CHECKING:
+    from vllm_circus.proxy.exchange import Exchange
+
+#: Status under which a request is counted whose client left before the end; the number is nginx's.
+CLIENT_LEFT = 499
+
+#: Bytes of a response's end that are searched for its usage.
+TAIL_WINDOW = 16_384
+_USAGE = re.compile(rb'(?<!\\)"usage"[ \t\r\n]*:[ \t\r\n]*\{')
+_PROMPT = re.compile(rb'"(?:prompt_tokens|input_tokens)"[ \t\r\n]*:[ \t\r\n]*([0-9]{1,12})')
+_COMPLETION = re.compile(rb'"(?:completion_tokens|output_tokens)"[ \t\r\n]*:[ \t\r\n]*([0-9]{1,12})')
+
+
+class Distribution:
+    """A histogram that grows."""
+
+    __slots__ = ("_bounds", "_counts", "_total")
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self._bounds = bounds
+        self._counts = [0] * (len(bounds) + 1)
+        self._total = 0.0
+
+    def add(self, seconds: float) -> None:
+        """Count one value."""
+        self._counts[bisect_left(self._bounds, seconds)] += 1
+        self._total += seconds
+
+    def snapshot(self) -> Histogram:
+        """The values so far."""
+        return Histogram(tuple(self._counts), self._total)
+
+
+class ModelCounter:
+    """The counters of one model; see ModelCounts for what each means."""
+
+    __slots__ = (
+        "chunks",
+        "completion_tokens",
+        "cut",
+        "duration",
+        "first_token",
+        "in_flight",
+        "prompt_tokens",
+        "request_bytes",
+        "response_bytes",
+        "statuses",
+        "streams",
+    )
+
+    def __init__(self) -> None:
+        self.statuses: Counter[int] = Counter()
+        self.in_flight = self.streams = self.chunks = self.cut = 0
+        self.prompt_tokens = self.completion_tokens = 0
+        self.request_bytes = self.response_bytes = 0
+        self.first_token = Distribution(FIRST_TOKEN_BUCKETS)
+        self.duration = Distribution(DURATION_BUCKETS)
+
+    def add(self, exchange: Exchange, *, cut: bool, tail: Iterable[bytes], now: float) -> None:
+        """Count a finished request. `tail` is the last pieces of its response, `now` the loop's time."""
+        self.statuses[exchange.status] += 1
+        self.cut += cut
+        self.chunks += exchange.chunks
+        self.response_bytes += exchange.response_bytes
+        if exchange.intake is not None:
+            self.request_bytes += exchange.intake.total
+        if exchange.first_at:
+            self.first_token.add(exchange.first_at - exchange.began)
+            prompt, completion = read_usage(b"".join(tail)[-TAIL_WINDOW:])
+            self.prompt_tokens += prompt
+            self.completion_tokens += completion
+        self.duration.add(now - exchange.began)
+
+    def snapshot(self) -> ModelCounts:
+        """The counters now."""
+        return ModelCounts(
+            statuses=dict(self.statuses),
+            in_flight=self.in_flight,
+            streams=self.streams,
+            chunks=self.chunks,
+            prompt_tokens=self.prompt_tokens,
+            completion_tokens=self.completion_tokens,
+            cut=self.cut,
+            request_bytes=self.request_bytes,
+            response_bytes=self.response_bytes,
+            first_token=self.first_token.snapshot(),
+            duration=self.duration.snapshot(),
+        )
+
+
+class Counters:
+    """All counters of this worker. `worker` is unique for ever: the pid and the wall clock at its start."""
+
+    def __init__(self, models: Iterable[str], pid: int) -> None:
+        self.models = {name: ModelCounter() for name in models}
+        self.unrouted: Counter[int] = Counter()
+        self._pid = pid
+        self._worker = f"{pid}-{time.time_ns()}"
+
+    def message(self, *, sequence: int, connections: int, leaving: bool = False) -> WorkerMessage:
+        """What is pushed to the stats plugin."""
+        return WorkerMessage(
+            worker=self._worker,
+            pid=self._pid,
+            sent_at=time.time(),
+            sequence=sequence,
+            connections=connections,
+            models={name: counter.snapshot() for name, counter in self.models.items()},
+            unrouted=dict(self.unrouted),
+            leaving=leaving,
+        )
+
+
+def new_tail() -> deque[bytes]:
+    """The last few pieces of a response: its usage may be split over them."""
+    return deque(maxlen=4)
+
+
+def read_usage(tail: bytes) -> tuple[int, int]:
+    """Prompt and completion tokens from the end of a response; zeros where it does not say.
+
+    The last `usage` counts: streams may carry running sums. Text inside a message cannot pose as one, since its
+    quotes are escaped.
+    """
+    last = None
+    for match in _USAGE.finditer(tail):
+        last = match
+    if last is None:
+        return 0, 0
+    prompt, completion = _PROMPT.search(tail, last.end()), _COMPLETION.search(tail, last.end())
+    return int(prompt[1]) if prompt else 0, int(completion[1]) if completion else 0

@@ -1,0 +1,332 @@
+"""One client's connection: requests in, one after the other, and the answers in the same order.
+
+Rules: bytes that belong to the next request wait, bounded, until the present one is answered. What is malformed is
+answered once and ends the connection; before it is closed for good, what the client still sends is read for a moment,
+since a reset would take the answer away from it. Time limits are looked at a few times a second, not per byte.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from math import inf
+from typing import TYPE_CHECKING, cast
+
+from vllm_circus.proxy.allow import find_page
+from vllm_circus.proxy.errors import BadMessage, Refused, answer, unknown_path
+from vllm_circus.proxy.exchange import Exchange
+from vllm_circus.proxy.framing import MORE
+from vllm_circus.proxy.head import RequestHead, check_beginning, parse_request, usable_request_id
+from vllm_circus.proxy.sockets import reset_on_close, was_reset
+
+if TYPE_CHECKING:
+    from vllm_circus.proxy.relay import Relay
+
+#: Bytes of later requests that may wait for the present one.
+PIPELINE_ROOM = 64 << 10
+#: Seconds that a connection which is to close is still read from, or may take to be written to.
+LINGER_SECONDS = 2.0
+#: Seconds that an idle connection is left while draining, for a request that is already under way.
+DRAIN_GRACE = 1.0
+#: Seconds after a client's half-close before it is asked whether it is still there.
+_HALF_CLOSE_PROBE = 0.4
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class Downstream(asyncio.Protocol):
+    """See the module. `peer` is the client's address; `write_paused` says that it does not take what is written."""
+
+    __slots__ = (
+        "_buffer",
+        "_deadline",
+        "_exchange",
+        "_half_closed",
+        "_lingering",
+        "_parsing",
+        "_read_paused",
+        "_relay",
+        "_transport",
+        "peer",
+        "write",
+        "write_paused",
+    )
+
+    def __init__(self, relay: Relay) -> None:
+        self._relay = relay
+        self._transport: asyncio.Transport | None = None
+        self._exchange: Exchange | None = None
+        self._buffer = b""
+        self._lingering = self._parsing = self._half_closed = self._read_paused = self.write_paused = False
+        self._deadline = inf
+        self.peer = b""
+
+    def __repr__(self) -> str:
+        doing = "busy" if self._exchange else "lingering" if self._lingering else "idle"
+        return f"<Downstream from {self.peer.decode()}, {doing}>"
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it waits for a request of which nothing has come."""
+        return self._exchange is None and not self._buffer and not self._lingering
+
+    # what the loop tells
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See asyncio.Protocol."""
+        self._transport = cast("asyncio.Transport", transport)
+        self.write = self._transport.write
+        name = transport.get_extra_info("peername")
+        self.peer = name[0].encode() if isinstance(name, tuple) else b"unix"
+        self._deadline = self._relay.clock() + self._relay.limits.header_timeout
+        self._relay.joined(self)
+
+    def data_received(self, data: bytes) -> None:
+        """See asyncio.Protocol."""
+        exchange = self._exchange
+        if self._lingering:
+            return
+        if exchange is None:
+            self._requests(data)
+        elif exchange.is_tunnel:
+            exchange.send_on(data)
+        elif exchange.complete:
+            self._keep(data)
+        else:
+            self._body(exchange, data, 0)
+
+    def eof_received(self) -> bool:
+        """See asyncio.Protocol: a half-close is one only if a request is whole and waits for its answer."""
+        exchange = self._exchange
+        if exchange is None or not exchange.complete or exchange.is_tunnel:
+            return False
+        self._half_closed = True
+        self._relay.loop.call_later(_HALF_CLOSE_PROBE, self._probe, exchange)
+        return True
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the name is asyncio's
+        """See asyncio.Protocol."""
+        exchange, self._exchange = self._exchange, None
+        self._lingering = True
+        if exchange is not None:
+            exchange.abort()
+        self._relay.left(self)
+
+    def pause_writing(self) -> None:
+        """See asyncio.Protocol."""
+        self.write_paused = True
+        if self._exchange is not None:
+            self._exchange.pause()
+
+    def resume_writing(self) -> None:
+        """See asyncio.Protocol."""
+        self.write_paused = False
+        if self._exchange is not None:
+            self._exchange.resume()
+
+    # what the exchange asks for
+
+    def pause_reading(self) -> None:
+        """Take no more from the client."""
+        if not self._read_paused and self._transport is not None and not self._transport.is_closing():
+            self._read_paused = True
+            self._deadline = self._relay.clock() + self._relay.limits.idle_timeout
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Read on."""
+        if self._read_paused and self._transport is not None:
+            self._read_paused = False
+            self._deadline = self._relay.clock() + self._relay.limits.header_timeout
+            if not self._transport.is_closing():
+                self._transport.resume_reading()
+
+    def refuse(self, error: Refused, exchange: Exchange) -> None:
+        """Answer a request that goes no further."""
+        relay, head = self._relay, exchange.head
+        keep = exchange.complete and head.keep_alive and not isinstance(error, BadMessage) and not relay.draining
+        self.write(
+            answer(
+                error,
+                anthropic=exchange.is_anthropic,
+                request_id=exchange.request_id,
+                keep_alive=keep,
+                head_only=head.method == b"HEAD",
+                extra=relay.cors.lines(head.read.get(b"origin")),
+            )
+        )
+        self.exchange_over(keep_alive=keep)
+
+    def exchange_over(self, *, keep_alive: bool) -> None:
+        """The answer is written: on to the next request, or to the end."""
+        complete = self._exchange is not None and self._exchange.complete
+        self._exchange = None
+        if not keep_alive or (self._half_closed and not self._buffer):
+            self._close(linger=not complete)
+            return
+        relay = self._relay
+        self.resume_reading()
+        self._deadline = relay.clock() + (DRAIN_GRACE if relay.draining else relay.limits.keep_alive)
+        if self._buffer and not self._parsing:
+            relay.loop.call_soon(self._requests, b"")
+
+    def cut(self, *, reset: bool) -> None:
+        """End the connection in the middle of an answer; with `reset` a plain end would look like a whole answer."""
+        self._exchange = None
+        if reset:
+            reset_on_close(self._transport)
+        self._close(linger=False)
+
+    def drain(self) -> None:
+        """The worker is to end: an idle connection gets a moment for a request that is under way."""
+        if self.is_idle:
+            self._deadline = min(self._deadline, self._relay.clock() + DRAIN_GRACE)
+
+    def abort(self) -> None:
+        """End it now."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def check(self, now: float) -> None:
+        """Called a few times a second: whether a time limit has passed."""
+        exchange = self._exchange
+        if exchange is not None and exchange.complete:
+            exchange.check(now)
+            if self._half_closed and self._transport is not None and was_reset(self._transport):
+                self.abort()
+            return
+        if now < self._deadline:
+            return
+        if exchange is not None and self._read_paused:
+            exchange.fail(Refused(504, "engine_timeout", "The engine does not take the request.", retry_after=1))
+        elif exchange is not None:
+            exchange.fail(BadMessage("The request's body stopped coming.", status=408, code="request_timeout"))
+        elif self._buffer and not self._lingering:
+            self._malformed(BadMessage("The request's header took too long.", status=408, code="request_timeout"))
+        else:
+            self.abort()
+
+    # reading
+
+    def _requests(self, data: bytes) -> None:
+        """Take as many requests as are whole and answered at once; leave the rest in the buffer."""
+        if self._exchange is not None or self._lingering:
+            self._keep(data)
+            return
+        fresh = not self._buffer
+        data = self._buffer + data if self._buffer else data
+        self._buffer = b""
+        self._parsing = True
+        try:
+            while data and self._exchange is None and not self._lingering:
+                end = data.find(b"\r\n\r\n") + 4
+                if end < 4 or data.startswith(b"\r\n"):
+                    if data.startswith(b"\r\n"):  # RFC 9112, section 2.2: an empty line before a request
+                        data = data[2:]
+                        continue
+                    self._wait_for_head(data, fresh=fresh)
+                    return
+                data = self._request(data, end)
+                fresh = True
+        except BadMessage as error:
+            self._malformed(error)
+            return
+        finally:
+            self._parsing = False
+        self._buffer = data
+
+    def _wait_for_head(self, data: bytes, *, fresh: bool) -> None:
+        check_beginning(data, self._relay.limits)
+        self._buffer = data
+        if fresh:
+            self._deadline = self._relay.clock() + self._relay.limits.header_timeout
+
+    def _request(self, data: bytes, end: int) -> bytes:
+        """Begin one request, whose head ends at `end`; returns what follows it. Raises BadMessage for a bad head."""
+        relay = self._relay
+        head = parse_request(data if end == len(data) else data[:end], relay.limits)
+        request_id = usable_request_id(head.read.get(b"x-request-id")) or relay.new_request_id()
+        exchange = self._exchange = Exchange(relay, self, head, request_id)
+        if head.method == b"OPTIONS":
+            self._options(exchange)
+            return data[end:]
+        try:
+            exchange.begin()
+        except Refused as error:
+            exchange.fail(error)
+            return data[end:]
+        if exchange.complete:
+            return data[end:]
+        self._deadline = relay.clock() + relay.limits.header_timeout
+        if head.expects and end == len(data):
+            self.write(_CONTINUE)
+        return self._body(exchange, data, end) if end < len(data) else b""
+
+    def _body(self, exchange: Exchange, data: bytes, at: int) -> bytes:
+        """Take a piece of the present request's body; what follows it is returned while parsing, else kept."""
+        relay = self._relay
+        self._deadline = relay.clock() + relay.limits.header_timeout
+        try:
+            end = exchange.receive(data, at)
+        except Refused as error:
+            exchange.fail(error)
+            return b""
+        rest = b"" if end == MORE else data[end:]
+        if self._parsing or not rest:
+            return rest
+        self._keep(rest)
+        return b""
+
+    def _keep(self, data: bytes) -> None:
+        """Bytes of a later request."""
+        self._buffer += data
+        if len(self._buffer) > PIPELINE_ROOM:
+            self.pause_reading()
+
+    def _options(self, exchange: Exchange) -> None:
+        """Answer OPTIONS here, a preflight above all: browsers send no key with it."""
+        relay, head = self._relay, exchange.head
+        page = find_page(head.path)
+        if page is None and head.path != b"*":
+            exchange.fail(unknown_path())
+            return
+        methods = b", ".join(sorted(page.methods)) if page is not None else b"GET, POST"
+        keep = exchange.keep_alive = head.keep_alive and exchange.complete and not relay.draining
+        lines = relay.cors.preflight(head.read, methods) + b"x-request-id: %b\r\n" % exchange.request_id
+        self.write(b"HTTP/1.1 204 No Content\r\n%b%b\r\n" % (lines, b"" if keep else b"connection: close\r\n"))
+        exchange.answered(204)
+
+    def _malformed(self, error: BadMessage) -> None:
+        """Answer what is not a request, and end."""
+        exchange = self._exchange
+        if exchange is None:
+            head = RequestHead(b"", b"", b"", 1, [], chunked=True)  # what else comes is not known to end
+            exchange = self._exchange = Exchange(self._relay, self, head, self._relay.new_request_id())
+        exchange.fail(error)
+
+    # the end
+
+    def _close(self, *, linger: bool) -> None:
+        transport = self._transport
+        self._lingering = True
+        self._buffer = b""
+        self._deadline = self._relay.clock() + LINGER_SECONDS
+        if transport is None or transport.is_closing():
+            return
+        if linger and transport.can_write_eof():
+            self.resume_reading()
+            self._deadline = self._relay.clock() + LINGER_SECONDS
+            transport.write_eof()
+        else:
+            transport.close()
+
+    def _probe(self, exchange: Exchange) -> None:
+        """Ask a client that half-closed whether it is there: its kernel answers for one that is gone.
+
+        An interim response is something that every HTTP/1.1 client has to take (RFC 9110, section 15.2); one that
+        speaks HTTP/1.0 cannot be asked and is taken for gone.
+        """
+        if self._exchange is not exchange or exchange.status or self._transport is None:
+            return
+        if exchange.head.minor:
+            self.write(_CONTINUE)
+        else:
+            self.abort()

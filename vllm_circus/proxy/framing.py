@@ -1,0 +1,183 @@
+"""Where a message's body ends: by its length, by its chunks, or by the end of the connection.
+
+Rules: the bytes are never changed; a reader is told each piece as it arrives and says where in it the message ends.
+The grammar is that of RFC 9112, section 7.1, and nothing wider: a chunk size is hexadecimal digits and nothing else,
+line ends are CRLF, extensions are visible characters. What is doubtful raises `BadFraming`, since two readers that
+disagree about an end are a hole.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Protocol
+
+MORE = -1
+
+_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:;[\t\x20-\x7e]{0,1024})?\r\n")
+_LONGEST_SIZE_LINE = 1100
+_TRAILER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]++):[\t\x20-\x7e\x80-\xff]*+\r\n")
+_LONGEST_TRAILER = 8192
+_MOST_TRAILERS = 64
+#: Fields that say how a message is read or who sent it: RFC 9110, section 6.5.1, allows none of them in trailers.
+_NOT_IN_TRAILERS = frozenset(
+    b"authorization connection content-encoding content-length content-range content-type cookie expect forwarded host"
+    b" keep-alive proxy-authorization set-cookie te trailer transfer-encoding upgrade x-api-key x-forwarded-for"
+    b" x-forwarded-host x-forwarded-proto x-request-id".split()
+)
+
+
+class BadFraming(Exception):
+    """The body does not follow its framing."""
+
+
+class Framing(Protocol):
+    """Finds the end of one message's body."""
+
+    #: Bytes of the body proper, framing left out.
+    payload: int
+    #: Whether the next byte begins a chunk, or whatever else a writer may put something of its own before.
+    between: bool
+    #: Whether the end of the connection is the end of the body.
+    ends_with_connection: bool
+
+    def feed(self, data: bytes, at: int = 0, into: list[bytes] | None = None) -> int:
+        """Read on from `at`: returns the index after the message's last byte, or `MORE`.
+
+        `into` gets the body proper. Raises BadFraming.
+        """
+
+
+class ByLength:
+    """A body of so many bytes."""
+
+    __slots__ = ("between", "ends_with_connection", "left", "payload")
+
+    def __init__(self, length: int) -> None:
+        self.left = length
+        self.payload = 0
+        self.between = False
+        self.ends_with_connection = False
+
+    def feed(self, data: bytes, at: int = 0, into: list[bytes] | None = None) -> int:
+        """See Framing."""
+        have = len(data) - at
+        if have < self.left:
+            self.left -= have
+            self.payload += have
+            if into is not None:
+                into.append(data[at:] if at else data)
+            return MORE
+        end = at + self.left
+        self.payload += self.left
+        self.left = 0
+        if into is not None:
+            into.append(data[at:end])
+        return end
+
+
+class ByEnd:
+    """A body that ends with its connection."""
+
+    __slots__ = ("between", "ends_with_connection", "payload")
+
+    def __init__(self) -> None:
+        self.payload = 0
+        self.between = True
+        self.ends_with_connection = True
+
+    def feed(self, data: bytes, at: int = 0, into: list[bytes] | None = None) -> int:
+        """See Framing."""
+        self.payload += len(data) - at
+        if into is not None:
+            into.append(data[at:] if at else data)
+        return MORE
+
+
+class ByChunks:
+    """A body of chunks (`Transfer-Encoding: chunked`) with its trailers."""
+
+    __slots__ = ("_left", "_part", "_trailers", "_trailing", "between", "ends_with_connection", "payload")
+
+    def __init__(self) -> None:
+        self._left = 0  # of the present chunk, its CRLF counted in
+        self._part = b""  # of a line that goes on in the next piece
+        self._trailing = False
+        self._trailers = 0
+        self.payload = 0
+        self.between = True
+        self.ends_with_connection = False
+
+    def feed(self, data: bytes, at: int = 0, into: list[bytes] | None = None) -> int:
+        """See Framing."""
+        if self._part:
+            data, at, shift = self._part + data[at:], 0, len(self._part) - at
+            self._part = b""
+        else:
+            shift = 0
+        size = len(data)
+        while at < size:
+            if self._trailing:
+                at = self._trailer(data, at)
+                if not self._trailing:
+                    return at - shift
+            elif self._left:
+                at = self._chunk(data, at, size, into)
+            else:
+                at = self._size(data, at)
+        self.between = not self._left and not self._part and not self._trailing
+        return MORE
+
+    def _size(self, data: bytes, at: int) -> int:
+        match = _SIZE_LINE.match(data, at)
+        if match is None:
+            if len(data) - at > _LONGEST_SIZE_LINE or b"\n" in data[at:]:
+                raise BadFraming("a chunk size is malformed")
+            self._part = data[at:]
+            _check_part(self._part)
+            return len(data)
+        size = int(match[1], 16)
+        if size:
+            self._left = size + 2
+            self.payload += size
+        else:
+            self._trailing = True
+        return match.end()
+
+    def _chunk(self, data: bytes, at: int, size: int, into: list[bytes] | None) -> int:
+        end = at + self._left
+        stop = min(end, size)
+        self._left = end - stop
+        # the last two bytes of `end` are the chunk's CRLF, of which this piece may hold none, one or both
+        crlf = max(end - 2, at)
+        if stop > crlf and data[crlf:stop] != b"\r\n"[crlf - end + 2 : 2 - (end - stop)]:
+            raise BadFraming("a chunk does not end where it should")
+        if into is not None and min(end - 2, stop) > at:
+            into.append(data[at : min(end - 2, stop)])
+        return stop
+
+    def _trailer(self, data: bytes, at: int) -> int:
+        """One line after the last chunk; the empty one ends the message."""
+        if data.startswith(b"\r\n", at):
+            self._trailing = False
+            return at + 2
+        match = _TRAILER.match(data, at)
+        if match is None:
+            if len(data) - at > _LONGEST_TRAILER or b"\n" in data[at:]:
+                raise BadFraming("a trailer is malformed")
+            self._part = data[at:]
+            return len(data)
+        if match[1].lower().replace(b"_", b"-") in _NOT_IN_TRAILERS:
+            raise BadFraming("a trailer has a field that belongs into the header")
+        self._trailers += 1
+        if self._trailers > _MOST_TRAILERS:
+            raise BadFraming("there are too many trailers")
+        return match.end()
+
+
+_SIZE_BEGINNING = re.compile(rb"[0-9A-Fa-f]{1,15}(?:;[\t\x20-\x7e]{0,1024})?\r?")
+
+
+def _check_part(part: bytes) -> None:
+    """Refuse at once what can never become a size line, so that nobody waits for its end."""
+    if not _SIZE_BEGINNING.fullmatch(part):
+        raise BadFraming("a chunk size is malformed")

@@ -1,0 +1,206 @@
+"""What all connections of one worker share: routes, backends, counters, limits.
+
+Rules: the table of routes is replaced whole, on the loop, so a request sees one table. Whoever is counted as in
+flight was routed by the table whose sequence the counters carry; so who drains a model can trust both together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import re
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qs
+
+from vllm_circus.bus.messages import ModelsMessage
+from vllm_circus.lifecycle.states import State
+from vllm_circus.logline import clean
+from vllm_circus.plan.types import Endpoint, Plan
+from vllm_circus.proxy.allow import Where, stored_id
+from vllm_circus.proxy.backend import Backend
+from vllm_circus.proxy.cors import Cors
+from vllm_circus.proxy.counters import Counters
+from vllm_circus.proxy.errors import Refused
+from vllm_circus.proxy.keys import Keys
+from vllm_circus.proxy.routes import STALE, Table, make_table
+
+if TYPE_CHECKING:
+    from vllm_circus.proxy.downstream import Downstream
+    from vllm_circus.proxy.exchange import Exchange
+
+log = logging.getLogger(__name__)
+
+#: Bytes of request bodies that one worker holds at most.
+MOST_HELD = 1 << 30
+#: Responses whose model is remembered, for `/v1/responses/{id}`.
+MOST_STORED = 10_000
+_RESPONSE_ID = re.compile(rb'"id"[ \t\r\n]*:[ \t\r\n]*"(resp_[A-Za-z0-9_-]{1,120})"')
+
+
+class Relay:
+    """The data plane of one worker.
+
+    Attributes:
+        clock: seconds, monotonic; not the loop's, which stands still while a turn lasts.
+        draining: the worker is to end: answers close their connections.
+        models: the last snapshot of the states, and `models_at` when it came.
+        on_finished: told of each finished exchange, for the request log; None where there is none.
+        on_crowd: told the number of connections each time that it changes.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        keys: Keys,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        control: Endpoint,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.plan = plan
+        self.keys = keys
+        self.loop = loop
+        self.clock = clock
+        self.limits = plan.proxy.limits
+        self.cors = Cors(plan.proxy.cors)
+        self.counters = Counters((model.name for model in plan.models), os.getpid())
+        self.draining = False
+        self.models: ModelsMessage | None = None
+        self.models_at = 0.0
+        self.on_finished: Callable[[Exchange, bool], None] | None = None
+        self.on_crowd: Callable[[int], None] | None = None
+        self.connections: set[Downstream] = set()
+        self._believed = True
+        self._held = 0
+        self._stored: OrderedDict[str, str] = OrderedDict()
+        self._random = b""
+        self.table: Table = make_table(plan, None)
+        timeout = self.limits.connect_timeout
+        self.control = Backend("control", control, loop=loop, clock=clock, connect_timeout=timeout, is_control=True)
+        self.backends = {
+            model.name: Backend(
+                model.name,
+                model.endpoint,
+                loop=loop,
+                clock=clock,
+                connect_timeout=timeout,
+                key_file=plan.instance.secrets / f"{model.name}.json" if model.keyed else None,
+            )
+            for model in plan.models
+        }
+
+    # what connections ask for
+
+    def joined(self, down: Downstream) -> None:
+        """A client came."""
+        self.connections.add(down)
+        if self.on_crowd is not None:
+            self.on_crowd(len(self.connections))
+
+    def left(self, down: Downstream) -> None:
+        """A client's connection ended."""
+        self.connections.discard(down)
+        if self.on_crowd is not None:
+            self.on_crowd(len(self.connections))
+
+    def hold(self, size: int) -> None:
+        """So many more bytes of bodies wait here (or fewer). Raises Refused when there are too many."""
+        self._held += size
+        if size > 0 and self._held > MOST_HELD:
+            raise Refused(503, "overloaded", "Too many large requests wait here.", retry_after=1)
+
+    def new_request_id(self) -> bytes:
+        """32 hexadecimal digits."""
+        if not self._random:
+            self._random = os.urandom(4096)
+        value, self._random = self._random[:16], self._random[16:]
+        return value.hex().encode()
+
+    def find_backend(self, exchange: Exchange) -> Backend:
+        """Where this request goes; sets its counter. Raises Refused."""
+        page, intake = exchange.page, exchange.intake
+        assert page is not None and intake is not None  # noqa: S101, PT018 - Exchange.begin() saw to it
+        if page.where is Where.CONTROL:
+            return self.control
+        in_body = page.where in {Where.JSON, Where.FORM}
+        route = self.table.find(intake.model if in_body else self._named_elsewhere(exchange))
+        exchange.counter = self.counters.models[route.model]
+        if route.refusal is not None:
+            raise route.refusal.again()
+        return self.backends[route.model]
+
+    def remember(self, exchange: Exchange, data: bytes) -> None:
+        """Note which model a stored response came from."""
+        match = _RESPONSE_ID.search(data, 0, 4096)
+        if match is not None and exchange.backend_name:
+            self._stored[match[1].decode()] = exchange.backend_name
+            if len(self._stored) > MOST_STORED:
+                self._stored.popitem(last=False)
+
+    def finished(self, exchange: Exchange, *, cut: bool) -> None:
+        """An exchange is over."""
+        if self.on_finished is not None:
+            self.on_finished(exchange, cut)
+
+    def _named_elsewhere(self, exchange: Exchange) -> str | None:
+        """The model that the query names, or the one that made the response asked for."""
+        named = parse_qs(exchange.head.query.decode("ascii")).get("model")
+        if named:
+            return named[-1]
+        stored = stored_id(exchange.head.path)
+        return self._stored.get(stored) if stored else None
+
+    # what the process tells
+
+    def take_models(self, message: ModelsMessage) -> bool:
+        """A snapshot of the states has come; True where the routes changed."""
+        changed = self.models is None or message.sequence != self.models.sequence or not self._believed
+        self.models, self.models_at, self._believed = message, self.clock(), True
+        self.table = make_table(self.plan, message)
+        if changed:
+            for state in message.models:
+                if state.state is State.READY and state.name in self.backends:
+                    self.backends[state.name].mark_up()
+        return changed
+
+    def sweep(self) -> None:
+        """Called a few times a second: time limits, idle connections, states that are too old."""
+        now = self.clock()
+        for down in tuple(self.connections):
+            down.check(now)
+        for backend in (self.control, *self.backends.values()):
+            backend.expire(now)
+        if self._believed and self.models is not None and now - self.models_at > STALE:
+            log.warning("no word from the health plugin for %.0f s: every model is tried", STALE)
+            self._believed = False
+            self.table = make_table(self.plan, self.models, believed=False)
+
+    def drain(self) -> None:
+        """Take no further requests on connections that are idle, and close each after its answer."""
+        self.draining = True
+        for down in tuple(self.connections):
+            down.drain()
+
+    def close(self) -> None:
+        """Cut everything."""
+        for down in tuple(self.connections):
+            down.abort()
+        for backend in (self.control, *self.backends.values()):
+            backend.close()
+
+
+def log_line(exchange: Exchange, *, cut: bool, now: float) -> str:
+    """The request log's line: names cleaned, never a body. Times in milliseconds, `-` where there was no first byte."""
+    head, intake = exchange.head, exchange.intake
+    first = f"{(exchange.first_at - exchange.began) * 1000:.1f}" if exchange.first_at else "-"
+    model = clean((intake.model if intake is not None else None) or "-")
+    return (
+        f"request id={exchange.request_id.decode()} client={exchange.down.peer.decode()}"
+        f" method={head.method.decode() or '-'} path={clean(head.path.decode('latin-1')) or '-'}"
+        f" model={model} status={exchange.status} first_ms={first} total_ms={(now - exchange.began) * 1000:.1f}"
+        f" in={intake.total if intake is not None else 0} out={exchange.response_bytes}{' cut' if cut else ''}"
+    )

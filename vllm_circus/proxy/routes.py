@@ -1,0 +1,77 @@
+"""Which model answers to which name, and whether it can now. Pure.
+
+Rules: a table is made whole from the plan and the latest states, and never changed; the next snapshot makes another
+one. A model whose state nobody tells is routable, so the proxy serves while every plugin is dead; what it then finds
+at the endpoint decides.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from vllm_circus.bus.messages import ModelsMessage, ModelState
+from vllm_circus.lifecycle.states import State
+from vllm_circus.plan.types import ModelPlan, Plan
+from vllm_circus.proxy.errors import Refused, missing_model, not_ready, unknown_model
+
+#: Seconds to come again after, where the health plugin does not know better.
+SOON, LATER = 5, 60
+#: Seconds without a snapshot after which its states are no longer believed.
+STALE = 10.0
+
+
+@dataclass(frozen=True)
+class Route:
+    """One model as requests see it. `refusal` says why it takes none; None lets them in."""
+
+    model: str
+    refusal: Refused | None
+
+
+@dataclass(frozen=True)
+class Table:
+    """Every name that a client may use. `sequence` is that of the snapshot it was made from, 0 for none."""
+
+    names: Mapping[str, Route]
+    default: Route | None
+    sequence: int
+
+    def find(self, name: str | None) -> Route:
+        """The route of a name; None asks for the default. Raises Refused where there is no such model."""
+        if name is None:
+            if self.default is None:
+                raise missing_model()
+            return self.default
+        route = self.names.get(name)
+        if route is None:
+            raise unknown_model(name)
+        return route
+
+
+def make_table(plan: Plan, message: ModelsMessage | None, *, believed: bool = True) -> Table:
+    """The table for these states; with `believed` False the states are too old, and every model is tried."""
+    states = {state.name: state for state in message.models} if message and believed else {}
+    names: dict[str, Route] = {}
+    for model in plan.models:
+        route = Route(model.name, _refusal(model, states.get(model.name)))
+        names.update(dict.fromkeys(model.names, route))
+    default = plan.proxy.default_model
+    if default is None and len(plan.models) == 1:
+        default = plan.models[0].name
+    return Table(names, names.get(default) if default else None, message.sequence if message else 0)
+
+
+def _refusal(model: ModelPlan, state: ModelState | None) -> Refused | None:
+    if state is None or state.state.routable:
+        return None
+    said = state.reason or (state.phase if state.state is State.LOADING else "")
+    return not_ready(model.name, state.state.value, said, _retry_after(state))
+
+
+def _retry_after(state: ModelState) -> int:
+    """Whole seconds, at least one: RFC 9110, section 10.2.3."""
+    if state.retry_after is not None:
+        return max(1, min(math.ceil(state.retry_after), 3600))
+    return SOON if state.state.coming else LATER

@@ -1,0 +1,236 @@
+"""One connection to a backend, and the reading of its responses.
+
+Rules: a response's head is checked whole before a byte of it goes on; body bytes go on as they came, one write per
+read. A connection returns to its pool only if the response ended exactly where its framing says, the request had
+been sent whole, and both sides want it to stay; every other one is closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, cast
+
+from vllm_circus.proxy.errors import BadResponse
+from vllm_circus.proxy.framing import MORE, BadFraming, Framing
+from vllm_circus.proxy.reply import LONGEST_HEAD, framing_of, parse_response
+from vllm_circus.proxy.sockets import was_reset
+
+if TYPE_CHECKING:
+    from vllm_circus.proxy.backend import Backend
+    from vllm_circus.proxy.exchange import Exchange
+
+#: Interim (1xx) responses to one request.
+_MOST_INTERIM = 16
+
+
+class Upstream(asyncio.Protocol):
+    """A connection that serves one request at a time.
+
+    Attributes:
+        used: it has answered a request before.
+        idle_since: when it went into the pool.
+        silent: no byte of the present response has come.
+    """
+
+    __slots__ = (
+        "_backend",
+        "_buffer",
+        "_exchange",
+        "_framing",
+        "_interim",
+        "_keep_alive",
+        "_method",
+        "_paused",
+        "_transport",
+        "_tunnel",
+        "idle_since",
+        "silent",
+        "used",
+    )
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._exchange: Exchange | None = None
+        self._transport: asyncio.Transport | None = None
+        self._framing: Framing | None = None
+        self._tunnel = False
+        self._buffer = b""
+        self._method = b""
+        self._interim = 0
+        self._keep_alive = True
+        self._paused = False
+        self.used = False
+        self.silent = True
+        self.idle_since = 0.0
+
+    def __repr__(self) -> str:
+        doing = "busy" if self._exchange else "idle"
+        return f"<Upstream to {self._backend.name}, {doing}{', used' if self.used else ''}>"
+
+    # what the exchange asks for
+
+    def send(self, exchange: Exchange, method: bytes, data: bytes) -> None:
+        """Begin a request: its head, and what there is of its body."""
+        self._exchange = exchange
+        self._method = method
+        self._framing = None
+        self._buffer = b""
+        self._interim = 0
+        self.silent = True
+        self.write(data)
+
+    def write(self, data: bytes) -> None:
+        """Send more of the request."""
+        if self._transport is not None:
+            self._transport.write(data)
+
+    def pause(self) -> None:
+        """Read no more: the client is slow."""
+        if not self._paused and not self.is_closing():
+            self._paused = True
+            cast("asyncio.Transport", self._transport).pause_reading()
+
+    def resume(self) -> None:
+        """Read on."""
+        if self._paused:
+            self._paused = False
+            if not self.is_closing():
+                cast("asyncio.Transport", self._transport).resume_reading()
+
+    def is_closing(self) -> bool:
+        """Whether it is of no more use."""
+        return self._transport is None or self._transport.is_closing()
+
+    def close(self) -> None:
+        """Close it; the backend sees a client that leaves, and drops the request."""
+        self._exchange = None
+        if self._transport is not None:
+            self._transport.abort()
+
+    # what the loop tells
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See asyncio.Protocol."""
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        """See asyncio.Protocol."""
+        exchange = self._exchange
+        if exchange is None:  # nobody asked for anything
+            self._backend.forget(self)
+            self.close()
+            return
+        try:
+            if self._framing is not None:
+                self._body(exchange, self._framing, b"", data)
+            elif self._tunnel:
+                exchange.relay(data)
+            else:
+                self._head(exchange, data)
+        except (BadResponse, BadFraming) as error:
+            self.close()
+            exchange.broken(str(error))
+
+    def eof_received(self) -> None:
+        """See asyncio.Protocol: the transport closes itself after this."""
+        exchange = self._exchange
+        if exchange is None:
+            self._backend.forget(self)
+        elif self._framing is not None and self._framing.ends_with_connection:
+            self._keep_alive = False
+            self._ended(exchange)
+        else:
+            self._lost(exchange, reset=was_reset(self._transport))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See asyncio.Protocol."""
+        exchange = self._exchange
+        if exchange is not None:
+            self._lost(exchange, reset=isinstance(exc, ConnectionError))
+        else:
+            self._backend.forget(self)
+        self._transport = None
+
+    def pause_writing(self) -> None:
+        """See asyncio.Protocol: the backend takes the request slowly."""
+        if self._exchange is not None:
+            self._exchange.down.pause_reading()
+
+    def resume_writing(self) -> None:
+        """See asyncio.Protocol."""
+        if self._exchange is not None:
+            self._exchange.down.resume_reading()
+
+    # reading
+
+    def _head(self, exchange: Exchange, data: bytes) -> None:
+        self.silent = False
+        data = self._buffer + data if self._buffer else data
+        while True:
+            end = data.find(b"\r\n\r\n") + 4
+            if end < 4:
+                if len(data) > LONGEST_HEAD:
+                    raise BadResponse("the engine's header has no end")
+                self._buffer = data
+                return
+            head = parse_response(data[:end])
+            if head.status >= 200:
+                break
+            if head.status == 101:
+                self._switch(exchange, data[:end], data[end:])
+                return
+            self._interim += 1
+            if self._interim > _MOST_INTERIM:
+                raise BadResponse("the engine sent too many interim responses")
+            exchange.interim(head)
+            data = data[end:]
+        self._buffer = b""
+        framing = self._framing = framing_of(head, self._method)
+        self._keep_alive = head.keep_alive
+        start = exchange.respond(head, framing)
+        if framing is None:
+            exchange.relay_head(start)
+            self._keep_alive = self._keep_alive and end == len(data)
+            self._ended(exchange)
+        elif end == len(data):
+            exchange.relay_head(start)
+        else:
+            self._body(exchange, framing, start, data[end:])
+
+    def _body(self, exchange: Exchange, framing: Framing, start: bytes, data: bytes) -> None:
+        """Hand on a piece of the body, with the head in front of the first one."""
+        if exchange.unchunked:
+            parts: list[bytes] = []
+            end = framing.feed(data, 0, parts)
+            piece = b"".join(parts)
+        else:
+            end = framing.feed(data)
+            piece = data if end in {MORE, len(data)} else data[:end]
+        exchange.relay(piece, start)
+        if end != MORE:
+            if end != len(data):  # something follows the response: it belongs to nobody
+                self._keep_alive = False
+            self._ended(exchange)
+
+    def _switch(self, exchange: Exchange, head: bytes, rest: bytes) -> None:
+        if not exchange.head.upgrade or not exchange.complete:
+            raise BadResponse("the engine changed the protocol without being asked")
+        self._tunnel = True
+        self._keep_alive = False
+        exchange.tunnel(head, rest)
+
+    def _ended(self, exchange: Exchange) -> None:
+        """The response is whole."""
+        self._exchange = None
+        self._framing = None
+        self.used = True
+        self.resume()
+        if self._keep_alive and exchange.complete and not self.is_closing():
+            self._backend.release(self)
+        else:
+            self.close()
+        exchange.finish()
+
+    def _lost(self, exchange: Exchange, *, reset: bool) -> None:
+        self._exchange = None
+        exchange.lost(self, reset=reset)
