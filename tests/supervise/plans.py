@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
+from tests.supervise.engines import SLEEPER
 from vllm_circus.config.models import Limits, Probe, Restart
 from vllm_circus.paths import Instance, find_instance
 from vllm_circus.plan.types import Endpoint, ModelPlan, Plan, ProxyPlan, dump_plan
 from vllm_circus.render import File
 from vllm_circus.render.ini import Section, circus_section, ini_text, model_sections
-
-SLEEPER = (sys.executable, "-c", "import time; time.sleep(600)")
 
 
 def make_instance(home: Path, name: str = "default") -> Instance:

@@ -118,7 +118,10 @@ def load_arbiter(ini: str, loop: object, expected: frozenset[str]) -> CuredArbit
     why stands in circus's own warnings before.
     """
     hidden = hide_replaced(os.environ)
-    arbiter: CuredArbiter = CuredArbiter.load_from_config(ini, loop=loop)
+    try:
+        arbiter: CuredArbiter = CuredArbiter.load_from_config(ini, loop=loop)
+    except Exception as error:  # whatever circus's parser or a plugin's import comes up with
+        raise CircusError(f"circus could not load {ini}: {error}") from error
     missing = expected - {watcher.name for watcher in arbiter.watchers} - {f"socket:{name}" for name in arbiter.sockets}
     if missing:
         raise CircusError(
