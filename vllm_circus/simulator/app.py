@@ -52,14 +52,11 @@ class App:
             return Answer(json_reply({"error": "Unauthorized"}, 401), common=())
         path = request.path.removeprefix(self._state.options.root_path) or "/"
         found = self._find(path, request.method)
-        self._state.serving += path in ANSWERS
         try:
             await self._strike(path)
             reply = await self._respond(request, path, found)
         except ApiError as error:
             reply = error_reply(error, path)
-        finally:
-            self._state.serving -= path in ANSWERS
         self._state.metrics.count_http(found.pattern, request.method, reply.status)
         return Answer(reply, self._common(request), self._mangle(path, reply))
 

@@ -14,6 +14,9 @@ from collections import deque
 
 from .metrics import Metrics
 
+HELD = frozenset({"sleep", "pause"})
+"""Reasons to make no progress under which requests do not even start: they wait."""
+
 
 class EngineDead(Exception):
     """The engine is gone: what runs fails, and nothing else can start."""
@@ -150,9 +153,7 @@ class Engine:
 
     def _admit(self) -> None:
         """Let waiting requests start, as many as may run at once."""
-        while (
-            self._waiting and len(self._running) + len(self._started) < self._at_once and not self._frozen & {"sleep"}
-        ):
+        while self._waiting and len(self._running) + len(self._started) < self._at_once and not self._frozen & HELD:
             sequence = self._waiting.popleft()
             self._metrics.histograms["request_queue_time_seconds"].observe(self._loop.time() - sequence.arrived)
             self._started[sequence] = self._loop.call_later(self._first_token, self._first, sequence)

@@ -7,6 +7,7 @@ until it is cleared, or for a number of requests (`times`).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 
 FAULTS = {
     "health-silent": "GET /health is accepted and never answered",
@@ -43,7 +44,7 @@ def make_fault(name: object, value: object = None, times: object = None) -> Faul
     """A fault that exists, with values that make sense; raises ValueError."""
     if not isinstance(name, str) or name not in FAULTS:
         raise ValueError(f"no such fault: {name!r} (choose from {', '.join(FAULTS)})")
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or value < 0):
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < inf):
         raise ValueError(f"the value of {name} must be a number that is not negative, got {value!r}")
     if value is None and name in _NEEDS_VALUE:
         raise ValueError(f"{name} needs a value: {name}{FAULTS[name].partition('  ')[0]}")

@@ -360,10 +360,11 @@ def _load_seconds(text: str) -> Mapping[str, float]:
 
 
 def _echo(model: str, values: Values) -> str:
-    """What the real server logs as `non-default args`: every flag that was given, keys left out."""
+    """What the real server logs as `non-default args`: every flag that was given, with stars for keys."""
     shown: dict[str, object] = {"model_tag": model}
     for name, given in values.items():
         if name == "api-key":
+            shown["api_key"] = "***"
             continue
         words = given[-1]
         single = len(words) == 1 and name not in _LISTS

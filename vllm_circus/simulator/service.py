@@ -32,7 +32,7 @@ async def version(state: State, request: Request) -> Reply:  # noqa: ARG001 - th
 
 async def load(state: State, request: Request) -> Reply:  # noqa: ARG001 - the form of a route
     """GET /load: how many requests are being answered."""
-    return json_reply({"server_load": state.serving})
+    return json_reply({"server_load": state.engine.load})
 
 
 async def metrics(state: State, request: Request) -> Reply:  # noqa: ARG001 - the form of a route

@@ -41,7 +41,6 @@ class State:
     stored: dict[str, dict[str, Any]] = field(default_factory=dict)
     background: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     created: int = field(default_factory=lambda: int(time.time()))
-    serving: int = 0
     asleep: set[str] = field(default_factory=set)
     paused: bool = False
     draining: bool = False

@@ -1,0 +1,1 @@
+"""The simulator: its processes, its bytes, its misbehaviour."""
