@@ -47,11 +47,12 @@ from .probes import probe
 log = logging.getLogger(__name__)
 
 _PROBED = frozenset({State.LOADING, State.READY, State.UNHEALTHY})
-_RUNNING = _PROBED | {State.DRAINING, State.STOPPING}
 #: Counters older than this say nothing about requests in flight now.
 _COUNTS_AGE = 3 * HEARTBEAT
 #: Seconds without a beat after which silence was ours.
 _AWAY = 3.0
+#: Seconds between probes of a model that loads, at most: mostly its port is not even open.
+_LOADING_INTERVAL = 0.5
 #: Seconds that circus gets to tell an exit code before a process that is gone is taken as gone without.
 _REAP_PATIENCE = 2.0
 _GPU_PATIENCE = 5.0
@@ -81,6 +82,7 @@ class HealthPlugin(Plugin):
         self._names = {model.watcher: model.name for model in self.plan.models}
         self._probed: dict[str, float] = {}
         self._missing: dict[int, float] = {}
+        self._unexplained: set[int] = set()
         self._last_beat = time.monotonic()
         self._published = (0.0, -1)
         self._saved = -1
@@ -157,10 +159,16 @@ class HealthPlugin(Plugin):
         self._publish_changes()
 
     def _ended(self, name: str, pid: int, code: int | None) -> None:
+        """It is gone; `code` is None where circus did not tell (yet)."""
         self._missing.pop(pid, None)
         cause = explain_exit(code, self._tails[name].last_lines())
+        if pid in self._unexplained:
+            self._unexplained.discard(pid)
+            self._feed(name, e.Explained(pid, cause))
+            return
+        if code is None:
+            self._unexplained.add(pid)
         self._feed(name, e.Exited(pid, cause))
-        self._feed(name, e.Explained(pid, cause))  # for one whose end was noticed before circus told the exit code
 
     def _command(self, command: CommandMessage) -> ReplyMessage:
         if self._keeper is None:
@@ -204,7 +212,8 @@ class HealthPlugin(Plugin):
         if state is State.LOADING and (phase := self._tails[name].phase()):
             self._feed(name, e.PhaseSeen(phase))
         model = self._keeper.model(name)
-        if state in _PROBED and now - self._probed.get(name, 0.0) >= model.probe.interval - BEAT / 2:
+        interval = min(model.probe.interval, _LOADING_INTERVAL) if state is State.LOADING else model.probe.interval
+        if state in _PROBED and now - self._probed.get(name, 0.0) >= interval - BEAT / 2:
             self._probed[name] = now
             self.spawn(f"probing {name}", self._probe(model, now, with_names=state is not State.READY))
 

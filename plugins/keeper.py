@@ -146,7 +146,7 @@ class Keeper:
         if life.state is not before.state:
             self.sequence += 1
             self.turned[name] = self.sequence
-            said = f": {life.reason}" if life.reason else ""
+            said = f": {life.reason}" if life.reason != before.reason and life.reason else ""
             log.info("%s: %s -> %s%s", name, before.state, life.state, said)
 
     def _act(self, name: str, actions: Iterable[Action]) -> None:

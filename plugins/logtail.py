@@ -7,13 +7,16 @@ nothing to tell, which is no error.
 from __future__ import annotations
 
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 
 from vllm_circus import logline
 from vllm_circus.lifecycle.phases import read_phase
+from vllm_circus.logline import LogLine
 
 #: Bytes from the end of a log that are worth looking at; a read is never longer.
 _WINDOW = 64 << 10
+_LAST_MINUTE = timedelta(minutes=1)
 
 
 class LogTail:
@@ -37,10 +40,14 @@ class LogTail:
         return seen
 
     def last_lines(self) -> list[str]:
-        """What this process wrote last, without times and control characters."""
+        """What this process wrote in the last minute before its last line, without times and control characters.
+
+        What is older, a request that failed hours ago for instance, has nothing to do with its end.
+        """
         size = self._size()
         begin = self._begin if self._begin <= size else 0  # rotated meanwhile
-        return _texts(self._read(max(begin, size - _WINDOW)).split(b"\n"))
+        lines = _lines(self._read(max(begin, size - _WINDOW)).split(b"\n"))
+        return [line.text for line in lines if lines[-1].at - line.at <= _LAST_MINUTE]
 
     def _new_lines(self) -> list[str]:
         size = self._size()
@@ -52,7 +59,7 @@ class LogTail:
         self._next += len(data)
         *whole, self._partial = (self._partial + data).split(b"\n")
         self._partial = self._partial[-_WINDOW:]
-        return _texts(whole)
+        return [line.text for line in _lines(whole)]
 
     def _size(self) -> int:
         with suppress(OSError):
@@ -66,6 +73,6 @@ class LogTail:
         return b""
 
 
-def _texts(lines: list[bytes]) -> list[str]:
-    decoded = (logline.decode(line.decode(errors="replace")) for line in lines)
-    return [line.text for line in decoded if line is not None]
+def _lines(raw: list[bytes]) -> list[LogLine]:
+    decoded = (logline.decode(line.decode(errors="replace")) for line in raw)
+    return [line for line in decoded if line is not None]

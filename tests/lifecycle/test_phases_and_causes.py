@@ -104,6 +104,11 @@ WRAPPED = [
             ["vllm: error: unrecognized arguments: --no-such", 'INFO:     127.0.0.1:1 - "GET /error HTTP/1.1" 404'],
             "vllm: error: unrecognized arguments: --no-such",
         ),
+        (
+            [PREFIX + "Engine core proc EngineCore died unexpectedly, shutting down client.", "bye"],
+            "Engine core proc EngineCore died unexpectedly, shutting down client.",
+        ),
+        (WRAPPED, "RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}"),
         (["(APIServer pid=9) INFO 11-23 14:31:53 [x.py:1] all is well", "", "Killed?"], ""),
         ([], ""),
     ],
@@ -117,6 +122,7 @@ def test_how_it_ended_is_said_even_where_the_log_says_nothing() -> None:
     assert explain_exit(-9, []) == "ended by SIGKILL"
     assert explain_exit(-99, []) == "ended by signal 99"
     assert explain_exit(None, []) == "ended"
+    assert explain_exit(-9, ["ValueError: of an earlier request"]) == "ended by SIGKILL"
     assert explain_exit(1, ["ValueError: no"]) == "exit code 1: ValueError: no"
 
 

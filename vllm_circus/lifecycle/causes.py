@@ -2,7 +2,7 @@
 
 The last line of a vLLM log is seldom the cause: `Engine core initialization failed. See root cause above` and its like
 only say that something else went wrong. So known causes are looked for first, then the last exception that is not
-such a wrapper, then the last line logged as an error.
+such a wrapper, then the last line logged as an error, and only then a wrapper.
 """
 
 from __future__ import annotations
@@ -33,24 +33,33 @@ _WRAPPERS = re.compile(
     r"Engine process failed|WorkerProc initialization failed|failed to start|leaked \w+ objects|"
     r"EngineCore (?:failed|died)|shutting down|KeyboardInterrupt|SystemExit|CancelledError"
 )
+_NOISE = re.compile(r"leaked \w+ objects|KeyboardInterrupt|SystemExit|CancelledError|^Traceback")
 _PREFIX = re.compile(
     r"^(?:\([\w:.-]+ pid=\d+\) ?)*(?:(?:DEBUG|INFO|WARNING|ERROR|CRITICAL) \d\d-\d\d [\d:]{8} (?:\[[^\]]*\] ?)?)?"
 )
 _EXCEPTION = re.compile(r"^(?:[A-Za-z_]\w*\.)*([A-Z]\w*(?:Error|Exception|Warning|Exit|NotFound|Timeout))(?:: (.*))?$")
-_ERROR = re.compile(r"\b(?:ERROR|CRITICAL) \d\d-\d\d |\berror\b", re.IGNORECASE)
+_ERROR = re.compile(r"\b(?:ERROR|CRITICAL) \d\d-\d\d |\berror\b|^(?:\(.*\) )?\w+Error: ", re.IGNORECASE)
 _ACCESS = re.compile(r'^INFO: +\S+:\d+ - "')
 
 
 def explain_exit(code: int | None, lines: Iterable[str]) -> str:
-    """One line: how it ended (exit code; negative is the signal that ended it; None unknown), and why."""
-    cause = find_cause(list(lines))
+    """One line: how it ended (exit code; negative is the signal that ended it; None unknown), and why.
+
+    Nobody logs his own SIGKILL: whatever the log's end says has another cause.
+    """
+    cause = "" if code == -signal.SIGKILL else find_cause(list(lines))
     return f"{_how(code)}: {cause}" if cause else _how(code)
 
 
 def find_cause(lines: Sequence[str]) -> str:
     """The most telling line of a log's end, without the engine's prefixes; empty where none tells anything."""
     bare = [_PREFIX.sub("", line, count=1).strip() for line in lines]
-    return _shortened(_known(bare) or _last_exception(bare) or _last_error(lines, bare))
+    return _shortened(
+        _known(bare)
+        or _last_exception(bare)
+        or _last_error(lines, bare, passed_over=_WRAPPERS)
+        or _last_error(lines, bare, passed_over=_NOISE)
+    )
 
 
 def _how(code: int | None) -> str:
@@ -84,10 +93,10 @@ def _told(kind: str, text: str, following: Sequence[str]) -> str:
     return f"{kind}: {text}" if text else kind
 
 
-def _last_error(lines: Sequence[str], bare: Sequence[str]) -> str:
-    """The last line that calls itself an error, and is neither an access log line nor a wrapper."""
+def _last_error(lines: Sequence[str], bare: Sequence[str], *, passed_over: re.Pattern[str]) -> str:
+    """The last line that calls itself an error and is no access log line."""
     for line, text in zip(reversed(lines), reversed(bare), strict=True):
-        if text and _ERROR.search(line) and not _WRAPPERS.search(line) and not _ACCESS.match(line):
+        if text and _ERROR.search(line) and not passed_over.search(line) and not _ACCESS.match(line):
             return text
     return ""
 
