@@ -86,6 +86,19 @@ def build_plan(instance: Instance, path: Path) -> Plan:
     return make_plan(load_config(path), instance, gather_facts(own_ports(instance)))
 
 
+def plan_for_start(instance: Instance, path: Path) -> Plan:
+    """The plan of a set that is about to start, after what a killed set left behind is gone: it holds the same ports.
+
+    Raises ConfigError with every fault, and CircusError where something cannot be ended.
+    """
+    from vllm_circus.supervise.control import clear_leftovers
+
+    ended = clear_leftovers(instance)
+    if ended:
+        say(f"ended {ended} processes that an earlier set left behind")
+    return build_plan(instance, path)
+
+
 def own_ports(instance: Instance) -> frozenset[int]:
     """The ports that the running set of this instance holds: for a new plan of the same set they are free."""
     outline = read_plan_outline(instance) if running_pid(instance) is not None else None

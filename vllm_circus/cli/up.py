@@ -11,11 +11,11 @@ import click
 
 from vllm_circus.cli.common import (
     Session,
-    build_plan,
     config_file,
     instance_option,
     instance_words,
     need_outline,
+    plan_for_start,
     running_pid,
     say,
     say_warnings,
@@ -78,7 +78,7 @@ def start_set(instance: Instance, path: Path) -> Plan:
             f"{instance_words(instance)} is running already (circusd is process {pid})",
             hint=f"`{words(instance, 'down')}` stops it; `--instance NAME` runs another set beside it",
         )
-    plan = build_plan(instance, path)
+    plan = plan_for_start(instance, path)
     say_warnings(plan.warnings)
     pid = spawn_daemon(instance, path)
     say(f"circusd runs as process {pid}")

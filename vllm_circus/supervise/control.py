@@ -41,7 +41,7 @@ def spawn_daemon(instance: Instance, config_path: Path, *, limit: float = START_
     with its last words when it ends before that, or does not answer within `limit` seconds (it is then stopped).
     """
     log = instance.log("circusd")
-    log.parent.mkdir(parents=True, exist_ok=True)
+    log.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
     before = log.stat().st_size if log.exists() else 0
     process = _spawn(instance, config_path.absolute(), log)
     deadline = time.monotonic() + limit
