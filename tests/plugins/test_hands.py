@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from plugins import processes
+from plugins.hands import Hands
+from tests.lifecycle.conftest import model_plan
+from vllm_circus.errors import NotRunning
+from vllm_circus.lifecycle import events as e
+from vllm_circus.supervise.proc import every_process
+
+from .conftest import FakeCircus, until, wait_until
+
+#: A leader with a child in its own group and one in another; it tells their pids.
+FAMILY = """
+import subprocess, sys, time
+sleep = [sys.executable, "-c", "import time; time.sleep(60)"]
+near, far = subprocess.Popen(sleep), subprocess.Popen(sleep, process_group=0)
+print(near.pid, far.pid, flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def family() -> Iterator[tuple[subprocess.Popen[str], tuple[int, ...]]]:
+    leader = subprocess.Popen([sys.executable, "-c", FAMILY], stdout=subprocess.PIPE, text=True, start_new_session=True)
+    assert leader.stdout is not None
+    children = tuple(map(int, leader.stdout.readline().split()))
+    yield leader, children
+    for pid in (leader.pid, *children):
+        if processes.is_alive(pid):
+            os.kill(pid, signal.SIGKILL)
+    leader.wait()
+    leader.stdout.close()
+
+
+def alive(session: int) -> set[int]:
+    return {found.pid for found in every_process() if found.session == session and found.alive}
+
+
+def test_a_session_is_killed_whole(family: tuple[subprocess.Popen[str], tuple[int, ...]]) -> None:
+    leader, children = family
+    assert alive(leader.pid) == {leader.pid, *children}
+    processes.kill_session(leader.pid)
+    wait_until(lambda: not alive(leader.pid))
+
+
+def test_what_a_dead_leader_left_is_found_and_a_living_leader_left_nothing(
+    family: tuple[subprocess.Popen[str], tuple[int, ...]],
+) -> None:
+    leader, children = family
+    assert processes.leftovers(leader.pid) == ()
+    leader.kill()
+    wait_until(lambda: not processes.is_alive(leader.pid))  # a zombie still, until somebody waits for it
+    assert {left.pid for left in processes.leftovers(leader.pid)} == set(children)
+    leader.wait()
+    assert {left.pid for left in processes.leftovers(leader.pid)} == set(children)
+
+
+def test_only_the_leader_of_a_session_is_killed_as_one(
+    family: tuple[subprocess.Popen[str], tuple[int, ...]],
+) -> None:
+    leader, children = family
+    processes.kill_session(children[0])
+    assert alive(leader.pid) == {leader.pid, *children}
+
+
+def perform(circus: FakeCircus, *actions: e.Action) -> list[e.Event]:
+    events: list[e.Event] = []
+    hands = Hands(circus, lambda name, event: events.append(event))
+
+    async def scene() -> None:
+        for action in actions:
+            await asyncio.wait_for(hands.perform(model_plan("a"), action), 20)
+
+    asyncio.run(scene())
+    return events
+
+
+def test_starting_tells_the_process(circus: FakeCircus) -> None:
+    events = perform(circus, e.Start())
+    assert events == [e.Spawned(circus.processes["model-a"].pid)]
+
+
+def test_starting_waits_for_circus_lock(circus: FakeCircus) -> None:
+    circus.refusals = 2
+    assert perform(circus, e.Start()) == [e.Spawned(circus.processes["model-a"].pid)]
+    assert circus.calls == ["start model-a"] * 3
+
+
+def test_a_process_that_ends_at_once_is_a_refusal(circus: FakeCircus) -> None:
+    class Hopeless(FakeCircus):
+        async def start(self, watcher: str) -> list[int]:
+            self._said("start", watcher)
+            return []
+
+    (event,) = perform(Hopeless(), e.Start())
+    assert isinstance(event, e.StartRefused)
+
+
+def test_starting_settles_first_what_circus_takes_for_running(circus: FakeCircus) -> None:
+    perform(circus, e.Start())
+    circus.processes["model-a"].kill()
+    circus.processes["model-a"].wait()
+    (event,) = perform(circus, e.Start())
+    assert event == e.Spawned(circus.processes["model-a"].pid)
+    assert circus.calls == ["start model-a", "stop model-a", "start model-a"]
+
+
+def test_cleaning_up_ends_the_orphans_and_has_circus_agree(
+    circus: FakeCircus, family: tuple[subprocess.Popen[str], tuple[int, ...]]
+) -> None:
+    leader, children = family
+    perform(circus, e.Start())
+    circus.end()
+    leader.kill()
+    leader.wait()
+    assert perform(circus, e.CleanUp(leader.pid)) == [e.Cleaned(leader.pid)]
+    assert not any(map(processes.is_alive, children))
+    assert circus.calls[-1] == "stop model-a"
+
+
+def test_cleaning_up_does_not_stop_what_somebody_started_meanwhile(circus: FakeCircus) -> None:
+    perform(circus, e.Start())
+    assert perform(circus, e.CleanUp(2**22 - 1)) == [e.Cleaned(2**22 - 1)]
+    assert circus.calls == ["start model-a"]
+
+
+def test_sigterm_goes_through_circus_and_directly_where_circus_is_gone(circus: FakeCircus) -> None:
+    perform(circus, e.Start())
+    pid = circus.processes["model-a"].pid
+    perform(circus, e.Terminate(pid))
+    assert circus.calls[-1] == "signal 15 model-a"
+    assert circus.processes["model-a"].wait(10) == -signal.SIGTERM
+
+    class Gone(FakeCircus):
+        async def signal(self, watcher: str, signum: int, pid: int | None = None) -> None:
+            raise NotRunning("nobody answers")
+
+    gone = Gone()
+    perform(gone, e.Start())
+    perform(gone, e.Terminate(gone.processes["model-a"].pid))
+    assert gone.processes["model-a"].wait(10) == -signal.SIGTERM
+
+
+def test_a_kill_waits_for_nobody(circus: FakeCircus) -> None:
+    events: list[e.Event] = []
+    hands = Hands(circus, lambda name, event: events.append(event))
+
+    async def scene() -> None:
+        await hands.perform(model_plan("a"), e.Start())
+        pid = circus.processes["model-a"].pid
+        waiting = asyncio.create_task(hands.perform(model_plan("a"), e.CleanUp(pid)))
+        await asyncio.sleep(0)
+        await hands.perform(model_plan("a"), e.Kill(pid))
+        assert circus.processes["model-a"].wait(10) == -signal.SIGKILL
+        await until(waiting.done)
+        assert events[-1] == e.Cleaned(pid)
+
+    asyncio.run(scene())
