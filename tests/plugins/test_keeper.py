@@ -100,7 +100,7 @@ def test_what_a_successor_is_told_is_what_was_written_down(instance: Instance) -
 
 def test_a_memory_of_another_form_is_refused() -> None:
     for data in (b"", b"{", b"[]", b'{"version": 99}', b'{"lives": {"a": {"state": "dancing"}}}'):
-        with pytest.raises(ValueError, match="."):
+        with pytest.raises(ValueError, match=r"error|version"):
             load_memory(data)
 
 

@@ -18,6 +18,7 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 LIST = b'{"object":"list","data":[{"id":"a"},{"id":"bee"}]}'
 LISTED = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(LIST), LIST)
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(LIST), LIST)
+NOT_HTTP = "answers with something that is not HTTP"
 UNTIL_CLOSE = b"HTTP/1.0 200 OK\r\n\r\n" + LIST
 
 
@@ -99,10 +100,10 @@ def test_another_status_is_a_failure_that_answered(answer: bytes, fault: str) ->
 @pytest.mark.parametrize(
     ("answer", "fault"),
     [
-        (b"SSH-2.0-OpenSSH_9.2\r\n", "answers with something that is not HTTP"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", NOT_HTTP),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nshort", "closed the connection without an answer"),
         (b"HTTP/1.1 200 OK\r\nContent-Le", "closed the connection without an answer"),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\nContent-Length: 1\r\n\r\n", "answers with something that is not HTTP"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\nContent-Length: 1\r\n\r\n", NOT_HTTP),
         (b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * (3 << 20), "answers with more than 1048576 bytes"),
     ],
     ids=["not HTTP", "short body", "half a head", "two lengths", "endless"],

@@ -59,14 +59,14 @@ def take(totals: Totals, message: WorkerMessage, now: float) -> Totals:
     return replace(totals, workers=workers)
 
 
-def bury(totals: Totals, gone: Collection[str]) -> Totals:
-    """The totals after the processes of some workers are gone; too many dead ones are folded into the base."""
+def bury(totals: Totals, gone: Collection[str], *, kept: int = KEPT) -> Totals:
+    """The totals after the processes of some workers are gone; more than `kept` dead ones are folded into the base."""
     workers = {
         name: replace(worker, alive=False) if name in gone else worker for name, worker in totals.workers.items()
     }
     dead = [name for name, worker in workers.items() if not worker.alive]
     base, unrouted = totals.base, totals.unrouted
-    for name in dead[: max(0, len(dead) - KEPT)]:
+    for name in dead[: max(0, len(dead) - kept)]:
         message = workers.pop(name).message
         base = add_models((base, at_rest(message.models)))
         unrouted = add_numbers((unrouted, message.unrouted))
