@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 READY_WITHIN = 120.0  # seconds; simulated models take two or three
 ANSWER_WITHIN = 30.0  # seconds
+COUNTED_WITHIN = 5.0  # seconds
+WORDS = 13  # of an answer: the simulator repeats itself after that
 
 
 @click.command(short_help="See it work: two simulated models, no GPU needed.")
@@ -38,8 +41,7 @@ def demo(keep: bool) -> None:
     plan = start_set(instance, _models_file(instance))
     try:
         wait_ready(instance, READY_WITHIN)
-        _ask_everything(plan)
-        _show_status(instance)
+        _show_status(instance, asked=_ask_everything(plan))
     except BaseException:
         stop_set(instance)
         raise
@@ -88,19 +90,21 @@ def _free_port() -> int:
         return port
 
 
-def _ask_everything(plan: Plan) -> None:
-    """One question to each model by its name and by an alias, and one answer as a stream."""
-    url = f"http://127.0.0.1:{plan.proxy.port}/v1/chat/completions"
+def _ask_everything(plan: Plan) -> int:
+    """One question to each model by its name and by an alias, and one answer as a stream; returns how many."""
+    url, asked = f"http://127.0.0.1:{plan.proxy.port}/v1/chat/completions", 1
     for model in plan.models:
         for name in (model.name, *model.aliases[:1]):
             click.echo(f"\n{_words_for(model, name)}\n> Who are you?")
             click.echo(_ask(url, name, "Who are you?"))
+            asked += 1
     first = plan.models[0].name
     click.echo(f"\nAs a stream from {first}\n> Count to five.")
     for piece in _ask_stream(url, first, "Count to five."):
         click.echo(piece, nl=False)
         sys.stdout.flush()
     click.echo("\n")
+    return asked
 
 
 def _words_for(model: ModelPlan, name: str) -> str:
@@ -110,7 +114,7 @@ def _words_for(model: ModelPlan, name: str) -> str:
 def _ask(url: str, model: str, question: str) -> str:
     import requests
 
-    body = {"model": model, "messages": [{"role": "user", "content": question}]}
+    body = {"model": model, "max_tokens": WORDS, "messages": [{"role": "user", "content": question}]}
     answer = requests.post(url, json=body, timeout=ANSWER_WITHIN)
     if answer.status_code != requests.codes.ok:
         raise CircusError(f"{model} answered with status {answer.status_code}: {answer.text[:500]}")
@@ -123,7 +127,7 @@ def _ask_stream(url: str, model: str, question: str) -> Iterator[str]:
 
     import requests
 
-    body = {"model": model, "stream": True, "messages": [{"role": "user", "content": question}]}
+    body = {"model": model, "max_tokens": WORDS, "stream": True, "messages": [{"role": "user", "content": question}]}
     with requests.post(url, json=body, stream=True, timeout=ANSWER_WITHIN) as answer:
         if answer.status_code != requests.codes.ok:
             raise CircusError(f"{model} answered with status {answer.status_code}: {answer.text[:500]}")
@@ -133,11 +137,17 @@ def _ask_stream(url: str, model: str, question: str) -> Iterator[str]:
                 yield from (choice["delta"].get("content") or "" for choice in json.loads(data)["choices"])
 
 
-def _show_status(instance: Instance) -> None:
+def _show_status(instance: Instance, asked: int) -> None:
+    """The status as soon as every question is counted in it: the sums are told once a second."""
     from vllm_circus.cli.status import pictures_of
     from vllm_circus.view.status import status_lines
 
-    print_lines(status_lines(next(pictures_of(instance)), terminal_width()))
+    deadline = time.monotonic() + COUNTED_WITHIN
+    for picture in pictures_of(instance):
+        counted = sum(counts.requests for counts in picture.counts.models.values()) if picture.counts else 0
+        if counted >= asked or time.monotonic() > deadline:
+            print_lines(status_lines(picture, terminal_width()))
+            return
 
 
 def _say_what_next(instance: Instance, plan: Plan) -> None:

@@ -31,23 +31,12 @@ def down(session: Session, timeout: float | None) -> None:
 
 def stop_set(instance: Instance, timeout: float | None = None) -> None:
     """End the set and what may be left of an earlier one, and tell how it goes."""
-    from vllm_circus.supervise.control import stop_daemon
+    from vllm_circus.supervise.control import clear_leftovers, stop_daemon
 
     if running_pid(instance) is not None:
         stop_daemon(instance, timeout=timeout, progress=say)
         say("stopped")
         return
     say(f"{instance_words(instance)} is not running")
-    if instance.run_dir.is_dir():
-        _sweep(instance)
-
-
-def _sweep(instance: Instance) -> None:
-    """End what a set that was killed left behind; under the lock, so that no new one begins meanwhile."""
-    from vllm_circus.supervise.lock import hold_lock
-    from vllm_circus.supervise.sweep import end_leftovers
-
-    with hold_lock(instance):
-        ended = end_leftovers(instance)
-    if ended:
-        say(f"ended {len(ended)} processes that an earlier set left behind")
+    if ended := clear_leftovers(instance):
+        say(f"ended {ended} processes that an earlier set left behind")

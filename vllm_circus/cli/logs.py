@@ -41,6 +41,7 @@ LOOK_AGAIN = 1.0  # seconds between two looks for files that were not there
 )
 @click.option("--since", metavar="TIME", help="Not older than this: 90s, 10m, 1h30m, 2d, or 2026-11-23T14:30.")
 @click.option("--grep", metavar="REGEX", help="Only lines in which this is found.")
+@click.option("--probes", is_flag=True, help="Show the engines' access log of health probes as well.")
 @click.option("-t", "--times", is_flag=True, help="Begin each line with the local time at which it came.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document a line: at, part, channel, text.")
 @instance_option
@@ -53,6 +54,7 @@ def logs(
     lines: str | None,
     since: str | None,
     grep: str | None,
+    probes: bool,
     times: bool,
     as_json: bool,
 ) -> None:
@@ -64,7 +66,7 @@ def logs(
     from vllm_circus.view.tail import Followers, mark_end
 
     instance = session.instance
-    wanted = Wanted(_since(since), _pattern(grep))
+    wanted = Wanted(_since(since), _pattern(grep), probes)
     parts = _parts(instance, names)
     form = Form(tuple(parts), as_json=as_json, times=times, colour=wants_colour(sys.stdout))
     marks = {part: mark_end(log) for part, log in parts.items()}

@@ -107,13 +107,15 @@ def _stay(instance: Instance, path: Path) -> None:
     from vllm_circus.view.tail import mark_end
 
     marks = {part: mark_end(instance.log(part)) for part in known_parts(instance)}
+    output = Output(instance, marks)
     try:
         start_set(instance, path)
         _say_where(instance)
-        _show(instance, marks)
+        _watch(instance, output)
     except KeyboardInterrupt:
         say("stopping; Ctrl-C again leaves it to end by itself")
         stop_set(instance)
+        output.show()
         raise
     raise CircusError(f"{instance_words(instance)} ended by itself", hint=f"see `{words(instance, 'logs circusd')}`")
 
@@ -122,25 +124,43 @@ def _interrupt(_signum: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _show(instance: Instance, marks: dict[str, Mark | None]) -> None:
+def _watch(instance: Instance, output: Output) -> None:
     """Changes of state to stderr and log lines to stdout, until the daemon is gone."""
     from vllm_circus.bus.messages import ModelsMessage
     from vllm_circus.bus.subscribe import follow
-    from vllm_circus.cli.logs import known_parts, print_entries
     from vllm_circus.cli.waiting import Reporter
-    from vllm_circus.view.logs import Form
-    from vllm_circus.view.tail import Followers
 
-    parts = known_parts(instance)
-    form = Form(parts, colour=wants_colour(sys.stdout))
-    followers = Followers({part: instance.log(part) for part in parts}, marks)
     report, look = Reporter(terminal=False), 0.0
     for message in follow(instance, EVERY):
         if isinstance(message, ModelsMessage):
             report.show({state.name: state for state in message.models}, time.time())
-        while entries := followers.poll():
-            print_entries(entries, form)
+        output.show()
         if time.monotonic() >= look:
             if running_pid(instance) is None:
                 return
             look = time.monotonic() + STILL_RUNS
+
+
+class Output:
+    """The log lines of every part from a moment on, to stdout."""
+
+    def __init__(self, instance: Instance, marks: dict[str, Mark | None]) -> None:
+        from vllm_circus.view.logs import Wanted
+        from vllm_circus.view.tail import Followers
+
+        self._instance = instance
+        self._parts: tuple[str, ...] = ()
+        self._followers = Followers({part: instance.log(part) for part in marks}, marks)
+        self._wanted = Wanted()
+
+    def show(self) -> None:
+        """Print what is new."""
+        from vllm_circus.cli.logs import known_parts, print_entries
+        from vllm_circus.view.logs import Form
+
+        if not self._parts:  # the first time that there is something to show, the set's own plan is known
+            self._parts = known_parts(self._instance)
+            self._followers.add({part: self._instance.log(part) for part in self._parts})
+        form = Form(self._parts, colour=wants_colour(sys.stdout))
+        while entries := self._followers.poll():
+            print_entries(filter(self._wanted.matches, entries), form)

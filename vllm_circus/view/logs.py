@@ -19,6 +19,9 @@ from vllm_circus.view.table import Cell, Line, Style
 #: What has a log beside the models.
 PARTS = ("proxy", "health", "stats", "circusd")
 
+#: An engine's access log of a health probe that went well, ours or a load balancer's: it says nothing, every 2 s.
+_PROBE = re.compile(r'INFO: +\S+ - "GET /(?:health|ping) HTTP/1\.[01]" 200\b')
+
 BEGINNING = datetime.fromtimestamp(0, UTC)
 _SPAN = re.compile(r"(?:(\d{1,9})d)?(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s)?")
 _COLOURS: tuple[Style, ...] = ("cyan", "magenta", "blue", "good", "busy")
@@ -36,14 +39,22 @@ class Entry:
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which lines are asked for: not older than `since`, and with `pattern` somewhere in the text."""
+    """Which lines are asked for: not older than `since`, and with `pattern` somewhere in the text.
+
+    Without a pattern, lines of the access log about health probes that went well are left out unless `probes` is set.
+    """
 
     since: datetime | None = None
     pattern: re.Pattern[str] | None = None
+    probes: bool = False
 
     def matches(self, entry: Entry) -> bool:
         """Whether the line is asked for."""
-        return not self.too_old(entry) and (self.pattern is None or self.pattern.search(entry.text) is not None)
+        if self.too_old(entry):
+            return False
+        if self.pattern is not None:
+            return self.pattern.search(entry.text) is not None
+        return self.probes or _PROBE.match(entry.text) is None
 
     def too_old(self, entry: Entry) -> bool:
         """Whether the line, and so every one before it, lies before `since`."""
