@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from .running import Running, Simulate
 
@@ -79,9 +81,9 @@ LONG = [{"role": "user", "content": "hello world " * 600}]
             400,
             (
                 b'{"error":{"message":"This model\'s maximum context length is 512 tokens. However, your prompt '
-                b"contains 7224 characters (more than 6144 characters, which is the upper bound for 512 input tokens). "
-                b'Please reduce the length of the input prompt. (parameter=input_text, value=7224)","type":"BadRequestError",'
-                b'"param":"input_text","code":400}}'
+                b"contains 7224 characters (more than 6144 characters, which is the upper bound for "
+                b'512 input tokens). Please reduce the length of the input prompt. (parameter=input_text, value=7224)",'
+                b'"type":"BadRequestError","param":"input_text","code":400}}'
             ),
         ),
         (
@@ -90,8 +92,8 @@ LONG = [{"role": "user", "content": "hello world " * 600}]
             (
                 b'{"error":{"message":"This model\'s maximum context length is 512 tokens. However, your prompt '
                 b"contains at least 513 input tokens, which exceeds this limit even without any output tokens. "
-                b'Please reduce the length of the input prompt. (parameter=input_tokens, value=513)","type":"BadRequestError",'
-                b'"param":"input_tokens","code":400}}'
+                b'Please reduce the length of the input prompt. (parameter=input_tokens, value=513)",'
+                b'"type":"BadRequestError","param":"input_tokens","code":400}}'
             ),
         ),
         (
@@ -200,3 +202,48 @@ def test_messages_want_their_model_and_length(server: Running, body: object, fie
 def test_a_server_with_one_name_lists_no_aliases(simulate: Simulate) -> None:
     one = simulate()
     assert one.chat(model="q").json["error"]["message"] == "The model `q` does not exist."
+
+
+_BODIES = st.dictionaries(
+    st.sampled_from(
+        [
+            "model",
+            "messages",
+            "prompt",
+            "input",
+            "max_tokens",
+            "n",
+            "stop",
+            "stream",
+            "stream_options",
+            "tokens",
+            "echo",
+        ]
+    ),
+    st.recursive(
+        st.none() | st.booleans() | st.integers(-3, 5) | st.floats(-1, 1) | st.text(max_size=3),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["role", "content"]), inner),
+        max_leaves=5,
+    ),
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.sampled_from(
+        [
+            "/v1/chat/completions",
+            "/v1/completions",
+            "/v1/messages",
+            "/v1/messages/count_tokens",
+            "/v1/responses",
+            "/tokenize",
+            "/detokenize",
+            "/invocations",
+        ]
+    ),
+    _BODIES,
+)
+def test_nothing_that_a_client_sends_is_the_fault_of_the_server(server: Running, path: str, body: object) -> None:
+    answer = server.ask("POST", path, body)
+    assert answer.status in (200, 400, 404), answer.body

@@ -125,6 +125,9 @@ def test_a_unix_socket_serves_as_a_port_does(simulate: Simulate, short_dir: Path
     one = simulate("--uds", f"{short_dir}/sock")
     assert one.chat(max_tokens=1).status == 200
     assert 'INFO:      - "POST /v1/chat/completions HTTP/1.1" 200 OK\n' in one.out
+    one.process.terminate()
+    assert one.wait() == 0
+    assert (short_dir / "sock").is_socket()  # the real server leaves it behind, too
 
 
 def test_a_root_path_is_taken_off(simulate: Simulate) -> None:

@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from vllm_circus.simulator.options import FLAGS, PHASES, SIM_FLAGS
@@ -56,9 +57,9 @@ def test_the_log_has_the_lines_of_the_real_one_in_their_order(simulate: Simulate
 def test_it_is_ready_at_once_and_small(begin: Simulate) -> None:
     one = begin()
     until(lambda: one.process.poll() is None and "startup complete" in one.err)
-    assert time.monotonic() - one.started < 2  # 0.15 on an idle machine
-    sizes = [one.tree()[title].memory_info().rss for title in ("VLLM::EngineCore", "VLLM::Worker")]
-    assert max(sizes) < 40e6
+    server = psutil.Process(one.process.pid)
+    assert sum(server.cpu_times()[:2]) < 1  # 0.15 s on an idle machine; the time by the clock depends on the others
+    assert max(process.memory_info().rss for process in [server, *one.tree().values()]) < 40e6
 
 
 def test_nobody_is_let_in_before_the_engine_is_ready(begin: Simulate) -> None:
@@ -77,7 +78,7 @@ def test_loading_takes_its_time(simulate: Simulate) -> None:
     assert time.monotonic() - one.started >= 0.4
     took = re.search(r"Loading weights took ([\d.]+) seconds", one.out)
     assert took is not None
-    assert 0.3 <= float(took[1]) < 1
+    assert float(took[1]) >= 0.3
 
 
 @pytest.mark.parametrize("phase", PHASES)

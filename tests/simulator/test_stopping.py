@@ -54,7 +54,7 @@ def test_a_message_that_runs_gets_an_error_of_its_own_form(simulate: Simulate) -
 
 def test_with_time_to_finish_what_runs_finishes_and_nothing_new_begins(simulate: Simulate) -> None:
     one = simulate("--shutdown-timeout", "20", *SLOW)
-    with one.stream(max_tokens=50) as stream:
+    with one.stream(max_tokens=100) as stream:
         one.process.terminate()
         until(lambda: "mode=drain" in one.out)
         assert one.ask("GET", "/health").status == 200
@@ -67,7 +67,7 @@ def test_with_time_to_finish_what_runs_finishes_and_nothing_new_begins(simulate:
             ),
         )
         received = read_all(stream)
-    assert received.count(b"data: ") == 52
+    assert received.count(b"data: ") == 102
     assert b'"finish_reason":"length"' in received
     assert one.wait() == 0
 

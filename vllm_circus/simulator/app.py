@@ -57,6 +57,9 @@ class App:
             reply = await self._respond(request, path, found)
         except ApiError as error:
             reply = error_reply(error, path)
+        except Exception as error:  # what a request makes go wrong must not end the server
+            self._state.console.traceback((f'"{path}", in the route',), repr(error))
+            reply = error_reply(ApiError(500, "InternalServerError", str(error)), path)
         self._state.metrics.count_http(found.pattern, request.method, reply.status)
         return Answer(reply, self._common(request), self._mangle(path, reply))
 

@@ -51,11 +51,12 @@ def _with_engine(options: Options, log: Console, listener: socket.socket) -> int
 
         if not engine.wait_ready():
             return _engine_failed(options, log, engine)
+        if options.sim.ignore_sigterm == "loading":
+            signal.signal(signal.SIGTERM, terminate)
+        return server.run(options, log, listener, engine)
     except (Terminated, KeyboardInterrupt):
         engine.stop(patience=0.0)
         _end_by(signal.SIGTERM)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN if options.sim.ignore_sigterm == "always" else signal.SIG_DFL)
-    return server.run(options, log, listener, engine)
 
 
 def _engine_failed(options: Options, log: Console, engine: EngineCore) -> int:

@@ -123,11 +123,16 @@ def _prompts(prompt: object) -> list[str | list[int]]:
     if isinstance(prompt, str) and prompt:
         return [prompt]
     if isinstance(prompt, list) and prompt:
-        if all(isinstance(one, int) for one in prompt):
+        if is_ids(prompt):
             return [prompt]
-        if all(isinstance(one, str | list) for one in prompt):
+        if all(isinstance(one, str) or is_ids(one) for one in prompt):
             return prompt
     raise bad_request("Either prompt or prompt_embeds must be provided and non-empty.", "prompt")
+
+
+def is_ids(value: object) -> bool:
+    """Whether a value is a list of token ids."""
+    return isinstance(value, list) and all(isinstance(one, int) for one in value)
 
 
 def _asked(state: State, body: dict[str, Any], identity: str, model: str, limit: int | None) -> Asked:

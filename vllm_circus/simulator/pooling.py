@@ -7,7 +7,7 @@ import struct
 import time
 from typing import Any
 
-from .chat import conversation
+from .chat import conversation, is_ids
 from .http import Reply, Request
 from .replies import bad_request, json_reply, read_body, required
 from .serving import State, finish, new_id, start
@@ -78,9 +78,9 @@ def _texts(state: State, given: object) -> list[str]:
         texts = [given]
     elif isinstance(given, list) and given and all(isinstance(one, str) for one in given):
         texts = given
-    elif isinstance(given, list) and given and all(isinstance(one, int) for one in given):
+    elif isinstance(given, list) and given and is_ids(given):
         texts = [state.vocabulary.decode(given)]
-    elif isinstance(given, list) and given and all(isinstance(one, list) for one in given):
+    elif isinstance(given, list) and given and all(is_ids(one) for one in given):
         texts = [state.vocabulary.decode(one) for one in given]
     else:
         raise bad_request("Either prompt or prompt_embeds must be provided and non-empty.", "prompt")

@@ -28,8 +28,8 @@ class Refused(Exception):
     """Loading stopped, as `--sim-fail-phase` wants it. The message is the error's own line."""
 
 
-class Terminated(Exception):
-    """SIGTERM or SIGINT came."""
+class Terminated(BaseException):
+    """SIGTERM came. Not an Exception: whatever is running must let it through."""
 
 
 @dataclass(frozen=True, slots=True)
