@@ -23,6 +23,7 @@ from typing import Any
 
 from circus.plugins import CircusPlugin
 
+from vllm_circus.logline import Channel
 from vllm_circus.plan.types import Plan, load_plan
 from vllm_circus.supervise.logfile import LogFile
 
@@ -43,13 +44,13 @@ class LogHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a record, a traceback as lines of its own. Never raises."""
-        channel = "E" if record.levelno >= logging.WARNING else "O"
+        channel: Channel = "E" if record.levelno >= logging.WARNING else "O"
         try:
             lines = f"{record.levelname} {record.getMessage()}".splitlines()
             if record.exc_info:
                 lines += "".join(traceback.format_exception(*record.exc_info)).splitlines()
             for line in lines:
-                self._file.write("E" if channel == "E" else "O", line)
+                self._file.write(channel, line)
         except Exception:
             self.handleError(record)
 

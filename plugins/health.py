@@ -37,7 +37,7 @@ from vllm_circus.supervise.client import AsyncClient
 
 from . import processes
 from .base import BEAT, Plugin
-from .drains import is_drained
+from .drains import DrainWatch
 from .gpus import GpuWatch
 from .hands import Circus, Hands
 from .keeper import Keeper, Room
@@ -47,8 +47,6 @@ from .probes import probe
 log = logging.getLogger(__name__)
 
 _PROBED = frozenset({State.LOADING, State.READY, State.UNHEALTHY})
-#: Counters older than this say nothing about requests in flight now.
-_COUNTS_AGE = 3 * HEARTBEAT
 #: Seconds without a beat after which silence was ours.
 _AWAY = 3.0
 #: Seconds between probes of a model that loads, at most: mostly its port is not even open.
@@ -76,7 +74,7 @@ class HealthPlugin(Plugin):
         self._circus: Circus = AsyncClient(instance.control)
         self._publisher = Publisher(instance.health_bus)
         self._commands = CommandServer(instance.commands, self._command)
-        self._counts: tuple[float, CountsMessage] | None = None
+        self._drains = DrainWatch()
         self._subscriber = Subscriber(instance.stats_bus, [TOPIC_COUNTS], self._counted)
         self._tails = {model.name: LogTail(instance.log(model.name)) for model in self.plan.models}
         self._names = {model.watcher: model.name for model in self.plan.models}
@@ -178,7 +176,7 @@ class HealthPlugin(Plugin):
         return reply
 
     def _counted(self, message: CountsMessage) -> None:
-        self._counts = (time.monotonic(), message)
+        self._drains.hear(message, time.monotonic())
         self._watch_drains()
 
     # What goes on.
@@ -235,11 +233,10 @@ class HealthPlugin(Plugin):
     def _watch_drains(self) -> None:
         if self._keeper is None:
             return
-        fresh = self._counts is not None and time.monotonic() - self._counts[0] < _COUNTS_AGE
-        counts = self._counts[1] if self._counts is not None and fresh else None
         draining = [name for name, life in self._keeper.lives.items() if life.state is State.DRAINING]
         for name in draining:
-            if is_drained(counts, name, self._keeper.turned.get(name, self._keeper.sequence)):
+            sequence = self._keeper.turned.get(name, self._keeper.sequence)
+            if self._drains.is_drained(name, sequence, time.monotonic()):
                 self._feed(name, e.Drained())
 
     # What goes out.

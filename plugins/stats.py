@@ -25,9 +25,6 @@ log = logging.getLogger(__name__)
 
 _SAVE_EVERY = 5.0
 _GPUS_EVERY = 2.0
-#: Seconds before the first message: workers must have had time to tell of themselves, since "no worker" means to
-#: those who drain a model that nobody sends requests there.
-_LISTEN_FIRST = 2.5 * HEARTBEAT
 
 
 class StatsPlugin(Plugin):
@@ -46,7 +43,7 @@ class StatsPlugin(Plugin):
         self._dirty = False
         now = time.monotonic()
         self._next_gpus, self._next_save, self._next_note = now, now + _SAVE_EVERY, now
-        self._next_message = now + _LISTEN_FIRST
+        self._next_message = now
         self._publisher = Publisher(instance.stats_bus)
         self._inbox = Puller(instance.stats_inbox, self._take)
 
@@ -82,7 +79,7 @@ class StatsPlugin(Plugin):
         if message.worker not in self._births and (process := read_process(message.pid)) is not None:
             self._births[message.worker] = process.started
         heard_news = known is None or known.message.sequence != message.sequence
-        if (heard_news or message.leaving) and time.monotonic() >= self._next_message - HEARTBEAT:
+        if heard_news or message.leaving:
             self._publish()  # somebody may wait for this to end an engine
 
     def _publish(self) -> None:

@@ -29,7 +29,7 @@ _KNOWN = (
 )
 #: Exceptions and sayings that only pass on another's failure.
 _WRAPPERS = re.compile(
-    r"See root cause above|Engine core initialization failed|EngineDeadError|EngineCore encountered|"
+    r"root cause|Engine core initialization failed|EngineDeadError|EngineCore encountered|"
     r"Engine process failed|WorkerProc initialization failed|failed to start|leaked \w+ objects|"
     r"EngineCore (?:failed|died)|shutting down|KeyboardInterrupt|SystemExit|CancelledError"
 )

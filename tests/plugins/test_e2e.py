@@ -1,0 +1,339 @@
+"""The health and the stats plugin under a real circusd, with simulated engines, and the faults of real ones."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+from vllm_circus.bus.command import send_command
+from vllm_circus.bus.messages import (
+    TOPIC_COUNTS,
+    TOPIC_MODELS,
+    CommandMessage,
+    CountsMessage,
+    ModelsMessage,
+    ModelState,
+    Verb,
+)
+from vllm_circus.bus.subscribe import latest
+from vllm_circus.lifecycle.states import State
+from vllm_circus.paths import Instance, find_instance
+from vllm_circus.supervise.client import Client
+from vllm_circus.supervise.proc import every_process, read_process
+
+from .conftest import wait_until
+
+pytestmark = pytest.mark.e2e
+
+
+@dataclass
+class Set:
+    """A running set, and eyes for it."""
+
+    instance: Instance
+    port: int
+    process: subprocess.Popen[bytes]
+    circus: Client
+
+    def models(self) -> ModelsMessage:
+        message = latest(self.instance.health_bus, TOPIC_MODELS, ModelsMessage, 15)
+        assert message is not None, "the health plugin is silent"
+        return message
+
+    def model(self, name: str) -> ModelState:
+        return next(model for model in self.models().models if model.name == name)
+
+    def counts(self) -> CountsMessage:
+        message = latest(self.instance.stats_bus, TOPIC_COUNTS, CountsMessage, 15)
+        assert message is not None, "the stats plugin is silent"
+        return message
+
+    def is_in(self, name: str, state: State) -> ModelState | None:
+        found = self.model(name)
+        return found if found.state is state else None
+
+    def wait(self, name: str, state: State, seconds: float = 30.0) -> ModelState:
+        found = wait_until(lambda: self.is_in(name, state), seconds)
+        assert isinstance(found, ModelState)
+        return found
+
+    def wish(self, verb: Verb, *names: str) -> None:
+        reply = send_command(self.instance.commands, CommandMessage(verb, names), 10)
+        assert (reply.accepted, reply.error) == (names, "")
+
+    def chat(self, model: str, tokens: int = 3, *, stream: bool = False) -> tuple[int, bytes]:
+        body = {"model": model, "messages": [{"role": "user", "content": "x"}], "max_tokens": tokens, "stream": stream}
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.port}/v1/chat/completions",
+            json.dumps(body).encode(),
+            {"Content-Type": "application/json"},
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                return answer.status, answer.read()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read()
+
+    def plugin(self, name: str) -> int:
+        (pid,) = wait_until(lambda: [p for p in self.circus.pids(f"plugin:{name}") if alive(p)])
+        return int(pid)
+
+
+def alive(pid: int) -> bool:
+    found = read_process(pid)
+    return found is not None and found.alive
+
+
+def session(leader: int) -> set[int]:
+    return {found.pid for found in every_process() if found.session == leader and found.alive}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def config(port: int) -> dict[str, object]:
+    quick = {"interval": 0.3, "timeout": 1.0, "restart_after": 2.5}
+    retry = {"first_delay": 0.3, "max_delay": 1.0, "max_tries": 4, "reset_after": 3.0}
+    models: list[dict[str, object]] = [
+        {"name": "a", "aliases": ["ay"], "args": {"sim-token-seconds": 0.05}},
+        {"name": "b", "drain_timeout": 1.0, "args": {"sim-token-seconds": 0.05}},
+        {"name": "stubborn", "enabled": False, "args": {"sim-ignore-sigterm": "always"}},
+        {"name": "broken", "enabled": False, "args": {"sim-fail-phase": "weights", "sim-fail-message": "OSError: no!"}},
+        {"name": "slow", "enabled": False, "args": {"sim-load-seconds": 60}},
+    ]
+    common = {"model": "sim/m", "gpus": []}
+    return {
+        "proxy": {"host": "127.0.0.1", "port": port},
+        "defaults": {"engine": "simulator", "probe": quick, "restart": retry, "stop_timeout": 1.5},
+        "models": [{**common, "port": free_port(), **model} for model in models],
+    }
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Set]:
+    with tempfile.TemporaryDirectory(prefix="vc", dir="/tmp") as name:
+        port = free_port()
+        file = Path(name) / "models.yaml"
+        file.write_text(yaml.safe_dump(config(port)))
+        environ = {**os.environ, "VLLM_CIRCUS_HOME": name}
+        instance = find_instance(environ=environ)
+        log = Path(name) / "out"
+        with log.open("wb") as out:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "vllm_circus", "run", str(file)], env=environ, stdout=out, stderr=out
+            )
+        running = Set(instance, port, process, Client(instance.control, timeout=20))
+        try:
+            wait_until(lambda: Path(instance.health_bus.removeprefix("ipc://")).exists(), 30)
+            running.wait("a", State.READY)
+            running.wait("b", State.READY)
+            yield running
+        finally:
+            running.circus.close()
+            process.terminate()
+            assert process.wait(30) == 0, log.read_text()
+            assert session(process.pid) <= {process.pid}
+
+
+def test_a_killed_server_is_back_by_itself_without_orphans_and_the_other_never_notices(running: Set) -> None:
+    before, other = running.wait("a", State.READY), running.wait("b", State.READY)
+    assert before.pid is not None
+    tree = wait_until(lambda: len(session(before.pid or 0)) > 1 and session(before.pid or 0))
+    os.kill(before.pid, signal.SIGKILL)
+    began = time.monotonic()
+    wait_until(lambda: running.model("a").pid not in {before.pid, None}, 5)
+    assert time.monotonic() - began < 2.5  # a second, on a machine that does nothing else
+    assert not any(map(alive, tree))
+    after = running.wait("a", State.READY)
+    assert after.started_at is not None
+    assert before.started_at is not None
+    assert after.started_at > before.started_at
+    assert running.model("b") == other
+    assert running.chat("ay")[0] == 200
+
+
+def test_a_dead_engine_behind_a_living_server_is_a_crash_although_the_exit_code_is_0(running: Set) -> None:
+    time_to_forget = running.wait("a", State.READY)
+    wait_until(lambda: running.model("a").tries == 0)
+    assert time_to_forget.pid is not None
+    core = min(session(time_to_forget.pid) - {time_to_forget.pid})
+    os.kill(core, signal.SIGKILL)
+    wait_until(lambda: running.model("a").pid not in {time_to_forget.pid, None})
+    running.wait("a", State.READY)
+    log = running.instance.log("health").read_text()
+    assert "a: ready -> queued: exit code 0: " in log or "a: unhealthy -> queued: exit code 0: " in log
+
+
+def test_circusctl_is_obeyed_and_agrees(running: Set) -> None:
+    running.wait("b", State.READY)
+    running.circus.stop("model-b")
+    stopped = running.wait("b", State.STOPPED)
+    assert stopped.reason == "stopped through circus"
+    status, _ = running.chat("b")
+    assert status == 503
+    running.circus.start("model-b")
+    running.wait("b", State.READY)
+    old = running.model("b").pid
+    running.circus.call("restart", name="model-b", match="simple")
+    wait_until(lambda: running.model("b").pid not in {old, None})
+    running.wait("b", State.READY)
+    running.wish("stop", "b")
+    running.wait("b", State.STOPPED)
+    wait_until(lambda: running.circus.status()["model-b"] == "stopped")
+    running.wish("start", "b")
+    running.wait("b", State.READY)
+    assert running.circus.status()["model-b"] == "active"
+    assert running.circus.pids("model-b") == [running.model("b").pid]
+
+
+def test_a_stream_in_flight_is_whole_when_its_model_is_restarted(running: Set) -> None:
+    old = running.wait("a", State.READY)
+    answers: list[tuple[int, bytes]] = []
+    client = threading.Thread(target=lambda: answers.append(running.chat("a", 30, stream=True)))
+    client.start()
+    wait_until(lambda: running.counts().models.get("a") and running.counts().models["a"].in_flight == 1)
+    running.wish("restart", "a")
+    assert running.model("a").state is State.DRAINING
+    assert running.chat("a")[0] == 503
+    client.join(20)
+    status, body = answers[0]
+    assert status == 200
+    assert body.rstrip().endswith(b"data: [DONE]")
+    assert b'"error"' not in body
+    new = running.wait("a", State.READY)
+    assert new.pid != old.pid
+
+
+def test_draining_ends_in_time_even_if_the_stream_does_not(running: Set) -> None:
+    running.wait("b", State.READY)
+    answers: list[object] = []
+
+    def ask() -> None:
+        try:
+            answers.append(running.chat("b", 2000, stream=True))
+        except OSError as error:
+            answers.append(error)
+
+    client = threading.Thread(target=ask)
+    client.start()
+    wait_until(lambda: running.counts().models.get("b") and running.counts().models["b"].in_flight == 1)
+    running.wish("stop", "b")
+    running.wait("b", State.STOPPED, 8)
+    client.join(20)
+    assert answers
+    running.wish("start", "b")
+    running.wait("b", State.READY)
+
+
+def test_killing_the_health_plugin_restarts_nothing_and_its_successor_goes_on(running: Set) -> None:
+    before = {name: running.wait(name, State.READY) for name in "ab"}
+    sequence = running.models().sequence
+    for signum in (signal.SIGKILL, signal.SIGTERM):
+        old = running.plugin("health")
+        os.kill(old, signum)
+        wait_until(lambda old=old: running.models().pid != old)  # type: ignore[misc]
+        message = running.models()
+        assert message.sequence > sequence
+        sequence = message.sequence
+        assert {name: running.model(name) for name in "ab"} == before
+    assert running.chat("a")[0] == running.chat("b")[0] == 200
+
+
+def test_an_engine_that_dies_while_nobody_watches_is_back(running: Set) -> None:
+    before = running.wait("b", State.READY)
+    assert before.pid is not None
+    health = running.plugin("health")
+    os.kill(health, signal.SIGSTOP)
+    os.kill(before.pid, signal.SIGKILL)
+    wait_until(lambda: not alive(before.pid or 0))
+    os.kill(health, signal.SIGKILL)
+    wait_until(lambda: running.model("b").pid not in {before.pid, None})
+    running.wait("b", State.READY)
+
+
+def test_no_count_is_lost_or_doubled_when_the_stats_plugin_is_killed(running: Set) -> None:
+    running.wait("a", State.READY)
+
+    def requests() -> int:
+        of_model = running.counts().models.get("a")
+        return of_model.requests if of_model else 0
+
+    before = requests()
+    assert all(running.chat("a")[0] == 200 for _ in range(5))
+    wait_until(lambda: requests() == before + 5)
+    for signum in (signal.SIGKILL, signal.SIGTERM):
+        old = running.plugin("stats")
+        os.kill(old, signum)
+        wait_until(lambda old=old: running.counts().pid != old)  # type: ignore[misc]
+    assert running.chat("a")[0] == 200
+    wait_until(lambda: requests() == before + 6)
+
+
+def test_a_hung_engine_is_taken_out_and_restarted(running: Set) -> None:
+    before = running.wait("b", State.READY)
+    wait_until(lambda: running.model("b").tries == 0)
+    assert before.pid is not None
+    for pid in session(before.pid):
+        os.kill(pid, signal.SIGSTOP)
+    ill = running.wait("b", State.UNHEALTHY)
+    assert ill.reason == "no answer within 1 s"
+    wait_until(lambda: running.model("b").pid not in {before.pid, None}, 10)
+    assert not session(before.pid)
+    running.wait("b", State.READY)
+    assert "did not answer for 2.5 s: no answer within 1 s" in running.instance.log("health").read_text()
+
+
+def test_a_server_that_ignores_sigterm_is_killed(running: Set) -> None:
+    running.wish("start", "stubborn")
+    pid = running.wait("stubborn", State.READY).pid
+    assert pid is not None
+    running.wish("stop", "stubborn")
+    running.wait("stubborn", State.STOPPED, 10)
+    assert not session(pid)
+    wait_until(lambda: running.circus.status()["model-stubborn"] == "stopped")
+
+
+def test_a_load_can_be_broken_off(running: Set) -> None:
+    running.wish("start", "slow")
+    wait_until(lambda: running.model("slow").phase)
+    pid = running.model("slow").pid
+    assert pid is not None
+    running.wish("stop", "slow")
+    running.wait("slow", State.STOPPED, 10)
+    assert not session(pid)
+
+
+def test_a_model_that_cannot_start_fails_after_its_tries_and_says_why(running: Set) -> None:
+    running.wish("start", "broken")
+    failed = running.wait("broken", State.FAILED, 40)
+    assert (failed.tries, failed.reason) == (4, "exit code 1: OSError: no!")
+    log = running.instance.log("health").read_text()
+    assert log.count("broken: queued -> loading") == 4
+    running.wait("a", State.READY)
+    running.wait("b", State.READY)
+    wait_until(lambda: running.circus.status()["model-broken"] == "stopped")
+
+
+def test_nothing_failed_inside_the_plugins(running: Set) -> None:
+    for name in ("health", "stats"):
+        log = running.instance.log(name).read_text()
+        assert "Traceback" not in log, log
