@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from .running import Running, Simulate
@@ -244,6 +244,7 @@ _BODIES = st.dictionaries(
     ),
     _BODIES,
 )
+@example("/v1/completions", {"prompt": [["text"]]})
 def test_nothing_that_a_client_sends_is_the_fault_of_the_server(server: Running, path: str, body: object) -> None:
     answer = server.ask("POST", path, body)
     assert answer.status in (200, 400, 404), answer.body

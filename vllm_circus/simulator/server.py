@@ -55,8 +55,8 @@ class _Server:
             loop.add_signal_handler(signal.SIGTERM, self._on_signal)
         loop.add_signal_handler(signal.SIGINT, self._on_signal)
         loop.add_reader(self._core.channel, self._engine_died, state)
-        create = loop.create_unix_server if self._options.uds else loop.create_server
-        server = await create(lambda: Connection(settings), sock=listener, backlog=BACKLOG)
+        # Not create_unix_server, whose server removes the file of its socket at the end: the real one leaves it behind.
+        server = await loop.create_server(lambda: Connection(settings), sock=listener, backlog=BACKLOG)
         self._announce(app)
         for fault in self._options.sim.faults:
             state.set_fault(fault)
