@@ -18,6 +18,7 @@ from tests.supervise.engines import CRASHER, DEAF, LEAVER, PARENT, SLEEPER, TELL
 from tests.supervise.plans import make_model, make_plan
 from vllm_circus.errors import CircusError
 from vllm_circus.paths import MARK, Instance
+from vllm_circus.supervise.journal import read_sessions
 from vllm_circus.supervise.lock import lock_holder
 
 
@@ -282,3 +283,31 @@ def test_a_stopped_process_is_killed_after_its_grace(instance: Instance, start: 
     os.kill(pid, signal.SIGSTOP)
     assert daemon.end(seconds=8) == 0
     assert is_gone(pid)
+
+
+def test_a_plugin_dies_with_circusd_and_leads_a_journaled_session(instance: Instance, start: Start) -> None:
+    told = instance.run_dir.parent.parent / "told"
+    extra = f"[plugin:telling]\nuse = tests.supervise.plugin.TellingPlugin\nsettings = {told}\n"
+    daemon = start(make_plan(instance), extra=extra)
+    pid = int(wait_for(lambda: told.exists() and told.read_text()))
+    assert pid == daemon.pid_of("plugin:telling")
+    assert pid in {session.leader for session in read_sessions(instance.sessions)}
+    daemon.process.kill()
+    wait_for(lambda: is_gone(pid), 5)
+
+
+def test_a_folder_that_is_in_the_way_is_a_plain_error(instance: Instance, start: Start) -> None:
+    instance.state_dir.parent.write_text("not a folder")
+    daemon = start(make_plan(instance, make_model("a")))
+    _, words = daemon.process.communicate(timeout=30)
+    assert daemon.process.returncode == 1
+    assert words.startswith(f"error: {instance.state_dir}: ")
+    assert "Traceback" not in words
+
+
+def test_engines_may_open_as_many_files_as_the_machine_allows(instance: Instance, start: Start) -> None:
+    daemon = start(make_plan(instance, make_model("a", ("/bin/sh", "-c", "ulimit -Sn; ulimit -Hn"))))
+    wait_for(lambda: len(daemon.log("a")) == 2)
+    soft, hard = daemon.log("a")
+    assert soft == hard or int(soft) == 1 << 20
+    assert daemon.end() == 0

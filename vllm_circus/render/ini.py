@@ -104,7 +104,7 @@ def socket_section(proxy: ProxyPlan) -> Section:
 
 def model_sections(instance: Instance, model: ModelPlan) -> Iterator[Section]:
     """A model's watcher and its environment."""
-    argv = (*_launcher(secrets=instance.secrets / f"{model.name}.json", env_file=model.env_file), *model.argv)
+    argv = (*launcher(secrets=instance.secrets / f"{model.name}.json", env_file=model.env_file), *model.argv)
     options = (
         ("cmd", join_arguments(argv)),
         ("numprocesses", "1"),
@@ -123,7 +123,7 @@ def proxy_sections(instance: Instance, proxy: ProxyPlan) -> Iterator[Section]:
     """The proxy workers, on the socket that circusd owns. circus fills in the descriptor in `args` alone."""
     worker = (sys.executable, "-P", "-m", "vllm_circus.proxy", "--plan", str(instance.plan), "--fd")
     options = (
-        ("cmd", join_arguments((*_launcher(), *worker))),
+        ("cmd", join_arguments((*launcher(), *worker))),
         ("args", "$(circus.sockets.proxy)"),
         ("use_sockets", "True"),
         ("numprocesses", str(proxy.workers)),
@@ -143,6 +143,16 @@ def plugin_sections(instance: Instance) -> Iterator[Section]:
         yield Section(f"plugin:{name}", (("use", target), ("settings", str(instance.plan))))
 
 
+def launcher(*, secrets: Path | None = None, env_file: str | None = None) -> Iterator[str]:
+    """What stands before a program. `-P` keeps the working directory out of the launcher's own imports."""
+    yield from (sys.executable, "-P", "-m", "vllm_circus.supervise.launch")
+    if secrets is not None:
+        yield from ("--environ", str(secrets))
+    if env_file is not None:
+        yield from ("--env-file", env_file)
+    yield "--"
+
+
 def declared_names(text: str) -> frozenset[str]:
     """What circus must have made of an ini: its watchers, plugins (`plugin:health`) and sockets (`socket:proxy`)."""
     found = re.findall(r"^\[(?:watcher:(.+)|((?:plugin|socket):.+))\]$", text, re.MULTILINE)
@@ -152,16 +162,6 @@ def declared_names(text: str) -> frozenset[str]:
 def hidden_env(model: ModelPlan) -> dict[str, str]:
     """The part of a model's environment that circus.ini cannot hold faithfully: the launcher sets it."""
     return {name: value for name, value in model.env if not env_fits(name, value)}
-
-
-def _launcher(*, secrets: Path | None = None, env_file: str | None = None) -> Iterator[str]:
-    """What stands before a program. `-P` keeps the working directory out of the launcher's own imports."""
-    yield from (sys.executable, "-P", "-m", "vllm_circus.supervise.launch")
-    if secrets is not None:
-        yield from ("--environ", str(secrets))
-    if env_file is not None:
-        yield from ("--env-file", env_file)
-    yield "--"
 
 
 def _common_options(instance: Instance, log: str) -> Iterator[tuple[str, str]]:

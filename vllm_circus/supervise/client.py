@@ -34,7 +34,7 @@ _PAUSE = 0.05
 class Client:
     """A blocking client. Not to be shared between threads; usable as a context manager.
 
-    `timeout` is in seconds and covers one call with all its retries.
+    `timeout`, in seconds, is how long an answer may take, and for how long a lock conflict is tried again.
     """
 
     def __init__(self, endpoint: str, *, timeout: float = 5.0) -> None:
@@ -85,13 +85,14 @@ class Client:
         deadline = time.monotonic() + self._timeout
         while True:
             _knock(self._endpoint)
-            answer = self._exchange(command, properties, deadline)
+            answer = self._exchange(command, properties)
             if not _busy(answer) or time.monotonic() > deadline:
                 return _accepted(command, answer)
             time.sleep(_PAUSE)
 
-    def _exchange(self, command: str, properties: dict[str, object], deadline: float) -> Answer:
+    def _exchange(self, command: str, properties: dict[str, object]) -> Answer:
         call_id, message = _message(command, properties)
+        deadline = time.monotonic() + self._timeout
         channel = self._connect()
         channel.send(message)
         while (left := deadline - time.monotonic()) > 0 and channel.poll(int(left * 1000) + 1):
@@ -158,13 +159,14 @@ class AsyncClient:
             deadline = time.monotonic() + self._timeout
             while True:
                 _knock(self._endpoint)
-                answer = await self._exchange(command, properties, deadline)
+                answer = await self._exchange(command, properties)
                 if not _busy(answer) or time.monotonic() > deadline:
                     return _accepted(command, answer)
                 await asyncio.sleep(_PAUSE)
 
-    async def _exchange(self, command: str, properties: dict[str, object], deadline: float) -> Answer:
+    async def _exchange(self, command: str, properties: dict[str, object]) -> Answer:
         call_id, message = _message(command, properties)
+        deadline = time.monotonic() + self._timeout
         channel = self._connect()
         await channel.send(message)
         while (left := deadline - time.monotonic()) > 0 and await channel.poll(int(left * 1000) + 1):

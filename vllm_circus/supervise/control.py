@@ -82,8 +82,8 @@ def stop_daemon(
 def clear_leftovers(instance: Instance) -> int:
     """End what a killed set left behind, unless the instance runs; returns how many processes that were.
 
-    To be called before a plan is made: leftovers hold the very ports and GPUs that the new set needs. Raises CircusError
-    when one of them cannot be ended.
+    To be called before a plan is made: leftovers hold the very ports and GPUs that the new set needs. Raises
+    CircusError when one of them cannot be ended.
     """
     if not instance.run_dir.is_dir() or running_pid(instance) is not None:
         return 0
@@ -93,7 +93,7 @@ def clear_leftovers(instance: Instance) -> int:
 
 def _spawn(instance: Instance, config_path: Path, log: Path) -> subprocess.Popen[bytes]:
     private_directory(instance.run_dir)
-    command = (sys.executable, "-P", "-m", "vllm_circus", "run", str(config_path))
+    command = (sys.executable, "-P", "-X", "utf8", "-m", "vllm_circus", "run", str(config_path))
     options = ("--background", "--instance", instance.name)
     handle = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640)
     try:

@@ -11,7 +11,8 @@ What is cured, and how:
 - **Variables of circusd's own environment** in which `$NAME` stands are replaced, or end the loading of every watcher
   where there is no such variable; here they pass by circus's parser.
 - **A watcher or socket that cannot be loaded** is left out with a warning; here that is an error.
-- **Plugins** have no hooks in circus's configuration; here they get those of the other watchers.
+- **Plugins** have no hooks in circus's configuration, and outlive a killed circusd; here they get the hooks of the
+  other watchers, and our launcher before their command.
 """
 
 from __future__ import annotations
@@ -28,8 +29,10 @@ from circus.arbiter import Arbiter
 from circus.controller import Controller
 
 from vllm_circus.errors import CircusError
+from vllm_circus.render.ini import launcher
+from vllm_circus.render.quoting import join_arguments
 from vllm_circus.supervise import hooks
-from vllm_circus.supervise.ending import end_everything
+from vllm_circus.supervise.ending import PLUGIN, end_everything
 
 #: These read or signal; they take no lock.
 _LOCK_FREE = frozenset(
@@ -130,9 +133,15 @@ def load_arbiter(ini: str, loop: object, expected: frozenset[str]) -> CuredArbit
     for watcher in arbiter.watchers:
         for name, value in hidden.items():
             watcher.env.setdefault(name, value)
-        for hook in (hooks.after_spawn, hooks.before_reap, hooks.after_reap):
-            watcher.hooks.setdefault(hook.__name__, hook)
+        if watcher.name.startswith(PLUGIN):
+            _adopt_plugin(watcher)
     return arbiter
+
+
+def _adopt_plugin(watcher: Any) -> None:
+    watcher.cmd = f"{join_arguments(launcher())} {watcher.cmd}"
+    for hook in (hooks.after_spawn, hooks.before_reap, hooks.after_reap):
+        watcher.hooks[hook.__name__] = hook
 
 
 def hide_replaced(environ: MutableMapping[str, str]) -> dict[str, str]:

@@ -47,6 +47,7 @@ def run(plan: Plan, *, background: bool, files: Iterable[File] | None = None) ->
     instance = plan.instance
     os.umask(_UMASK)
     with (
+        _file_errors(),
         Signals() as signals,
         hold_lock(instance),
         logging_to(instance.log("circusd"), background=background, max_bytes=LOG_MAX_BYTES, backups=LOG_BACKUPS),
@@ -96,6 +97,17 @@ async def _tend(instance: Instance, arbiter: CuredArbiter) -> None:
         else:
             if killed:
                 _LOG.warning("killed %d processes whose leaders had gone", killed)
+
+
+@contextlib.contextmanager
+def _file_errors() -> Iterator[None]:
+    """A folder that is not ours, a full disk: something for the operator, not a traceback."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            raise
+        raise CircusError(f"{error.filename}: {error.strerror}", hint="see who owns it, and what is free") from error
 
 
 @contextlib.contextmanager

@@ -22,11 +22,12 @@ from typing import Any
 
 _LOG = logging.getLogger(__name__)
 
+#: How circus calls the watchers of plugins.
+PLUGIN = "plugin:"
 #: Seconds that a plugin may take: it has nothing to finish.
 PLUGIN_GRACE = 5.0
 #: Seconds that the kernel gets to take a killed process away; one that waits for a broken device stays longer.
 KILL_GRACE = 10.0
-_PLUGIN = "plugin:"
 _POLL = 0.05
 
 
@@ -45,7 +46,7 @@ async def end_everything(watchers: Iterable[Any]) -> None:
 def stages_of(watchers: Iterable[Any]) -> tuple[tuple[Any, ...], ...]:
     """Watchers in the order of their end: what holds the public socket, the rest, plugins."""
     everything = tuple(watchers)
-    plugins = tuple(watcher for watcher in everything if watcher.name.startswith(_PLUGIN))
+    plugins = tuple(watcher for watcher in everything if watcher.name.startswith(PLUGIN))
     front = tuple(watcher for watcher in everything if watcher.use_sockets and watcher not in plugins)
     rest = tuple(watcher for watcher in everything if watcher not in plugins and watcher not in front)
     return front, rest, plugins
@@ -54,7 +55,7 @@ def stages_of(watchers: Iterable[Any]) -> tuple[tuple[Any, ...], ...]:
 def grace_of(watcher: Any) -> float:
     """Seconds between SIGTERM and SIGKILL."""
     grace = float(watcher.graceful_timeout)
-    return min(grace, PLUGIN_GRACE) if watcher.name.startswith(_PLUGIN) else grace
+    return min(grace, PLUGIN_GRACE) if watcher.name.startswith(PLUGIN) else grace
 
 
 async def _end_watcher(watcher: Any) -> None:

@@ -41,11 +41,9 @@ def main(arguments: Sequence[str]) -> NoReturn:
         environ, argv = _prepare(arguments)
     except Refused as refused:
         _end(125, str(refused))
-    # circus's ini parser keeps the section's name among its options, and so in the environment.
-    base = {name: value for name, value in os.environ.items() if name not in {"__name__", PARENT}}
-    _die_with(parent)
+    die_with(parent)
     try:
-        os.execvpe(argv[0], argv, base | environ)  # noqa: S606 - becoming another program is the point
+        os.execvpe(argv[0], argv, _whole(environ))  # noqa: S606 - becoming another program is the point
     except FileNotFoundError:
         _end(127, f"{argv[0]}: no such program")
     except OSError as error:
@@ -95,6 +93,15 @@ def _prepare(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     return environ, rest[1:]
 
 
+def _whole(environ: dict[str, str]) -> dict[bytes, bytes]:
+    """Our own environment and on top of it `environ`, as bytes: the locale has no say in what a file holds.
+
+    circus's ini parser keeps the section's name among its options, and so in the environment; that goes.
+    """
+    base = {name: value for name, value in os.environb.items() if name not in {b"__name__", PARENT.encode()}}
+    return base | {name.encode(): value.encode() for name, value in environ.items()}
+
+
 def _read_private(path: Path) -> str:
     """A file's text, if nobody but its owner can read it and the owner is us or root."""
     try:
@@ -111,7 +118,7 @@ def _read_private(path: Path) -> str:
         raise Refused(f"{path}: not UTF-8") from error
 
 
-def _die_with(parent: int) -> None:
+def die_with(parent: int) -> None:
     """Have the kernel send SIGTERM when `parent` dies; go at once if it did so before we could ask."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0) != 0:

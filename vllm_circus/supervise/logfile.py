@@ -47,13 +47,13 @@ class LogFile:
         self._torn = False
         self._reason = ""
 
-    def write(self, channel: Channel, text: str) -> None:
-        """Append one line, stamped with the present time. Never raises OSError: see `lost`."""
-        line = encode(self._now(), channel, text)
+    def write(self, channel: Channel, *texts: str) -> None:
+        """Append lines, stamped with the present time. Never raises OSError: see `lost`."""
+        now = self._now()
         try:
-            self._append(line)
+            self._append("".join([encode(now, channel, text) for text in texts]))
         except OSError as error:
-            self.lost += 1
+            self.lost += len(texts)
             self._reason = error.strerror or str(error)
 
     def close(self) -> None:
@@ -63,8 +63,8 @@ class LogFile:
                 os.close(self._handle)
             self._handle = None
 
-    def _append(self, line: str) -> None:
-        data = line.encode(errors="replace")
+    def _append(self, lines: str) -> None:
+        data = lines.encode(errors="replace")
         if self.lost:
             note = encode(self._now(), "E", f"vllm-circus: {self.lost} lines were lost here: {self._reason}")
             data = note.encode() + data

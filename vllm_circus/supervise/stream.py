@@ -113,35 +113,40 @@ class LogStream:
         pending = self._pending.pop(pid)
         rest = (pending.text + pending.decoder.decode(b"", final=True)).rstrip("\r")
         if rest:
-            self._write(rest)
+            self._file.write(self._channel, *_pieces(rest))
 
     def _take_lines(self, pending: _Pending) -> None:
+        """Write, in one go, every line that has ended; keep what has not."""
         *lines, rest = pending.text.split("\n")
+        ready: list[str] = []
         for line in lines:
             *drawn, last = line.rstrip("\r").split("\r")
-            self._write_progress(pending, drawn)
-            self._write(last)
+            ready += _progress(pending, drawn)
+            ready += _pieces(last)
         *drawn, rest = rest.split("\r")
         if drawn and not rest:
             rest = drawn.pop() + "\r"  # perhaps the first half of a line end
-        self._write_progress(pending, drawn)
-        pending.text = self._write_whole_pieces(rest)
+        ready += _progress(pending, drawn)
+        *whole, pending.text = _pieces(rest)
+        ready += whole
+        if ready:
+            self._file.write(self._channel, *ready)
 
-    def _write_progress(self, pending: _Pending, drawn: list[str]) -> None:
-        """Of lines that were drawn over, write the last one, unless one was written a moment ago."""
-        if any(drawn) and pending.heard_at - pending.progress_at >= PATIENCE:
-            pending.progress_at = pending.heard_at
-            self._write([text for text in drawn if text][-1])
 
-    def _write(self, text: str) -> None:
-        self._file.write(self._channel, self._write_whole_pieces(text))
+def _progress(pending: _Pending, drawn: list[str]) -> list[str]:
+    """Of lines that were drawn over: the last one, unless one was written a moment ago."""
+    if not any(drawn) or pending.heard_at - pending.progress_at < PATIENCE:
+        return []
+    pending.progress_at = pending.heard_at
+    return [text for text in drawn if text][-1:]
 
-    def _write_whole_pieces(self, text: str) -> str:
-        """Write as many longest pieces as `text` holds; returns what remains."""
-        while len(text) > LONGEST:
-            self._file.write(self._channel, text[:LONGEST] + CUT)
-            text = text[LONGEST:]
-        return text
+
+def _pieces(text: str) -> list[str]:
+    """`text` in pieces of the greatest length, each but the last marked as cut."""
+    if len(text) <= LONGEST:
+        return [text]
+    starts = range(0, len(text), LONGEST)
+    return [text[start : start + LONGEST] + (CUT if start + LONGEST < len(text) else "") for start in starts]
 
 
 def _call_later(delay: float, callback: Callable[[], None]) -> Timer:

@@ -1,0 +1,54 @@
+"""Starting and stopping a daemon from another process."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.supervise.conftest import Start, is_gone
+from tests.supervise.engines import DEAF
+from tests.supervise.plans import make_model, make_plan
+from vllm_circus.errors import CircusError, NotRunning
+from vllm_circus.paths import Instance
+from vllm_circus.supervise.control import running_pid, spawn_daemon, stop_daemon
+
+
+def test_stopping_what_does_not_run_is_said(instance: Instance) -> None:
+    with pytest.raises(NotRunning, match="does not run"):
+        stop_daemon(instance)
+
+
+def test_stopping_returns_when_all_is_gone(instance: Instance, start: Start) -> None:
+    daemon = start(make_plan(instance, make_model("a")))
+    pid = daemon.pid_of("model-a")
+    assert running_pid(instance) == daemon.process.pid
+    stop_daemon(instance)
+    assert is_gone(pid)
+    assert running_pid(instance) is None
+    assert daemon.process.wait(5) == 0
+
+
+def test_a_daemon_that_does_not_end_is_killed_and_swept(instance: Instance, start: Start) -> None:
+    daemon = start(make_plan(instance, make_model("a", DEAF)))
+    pid = daemon.pid_of("model-a")
+    daemon.wait_log("a", "deaf")
+    os.kill(daemon.process.pid, signal.SIGSTOP)
+    said: list[str] = []
+    stop_daemon(instance, timeout=0.5, progress=said.append)
+    assert is_gone(pid)
+    assert running_pid(instance) is None
+    assert any("killing it" in text for text in said)
+
+
+def test_a_daemon_that_cannot_start_is_quoted(
+    instance: Instance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VLLM_CIRCUS_HOME", str(instance.run_dir.parent.parent))
+    (tmp_path / "models.yaml").write_text("models: []\n")
+    with pytest.raises(CircusError, match=r"(?s)circusd did not start: .*models\.yaml:1") as failed:
+        spawn_daemon(instance, tmp_path / "models.yaml")
+    assert str(instance.log("circusd")) in failed.value.hint
+    assert running_pid(instance) is None

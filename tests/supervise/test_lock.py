@@ -1,0 +1,88 @@
+"""One holder at a time, known by its pid, gone with its process."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from tests.supervise.conftest import ROOT
+from vllm_circus.errors import CircusError
+from vllm_circus.paths import Instance
+from vllm_circus.supervise.lock import hold_lock, lock_holder
+
+HOLD = (
+    "import sys, time; from pathlib import Path; from tests.supervise.plans import make_instance\n"
+    "from vllm_circus.supervise.lock import hold_lock\n"
+    "with hold_lock(make_instance(Path(sys.argv[1]))): print('held', flush=True); time.sleep(600)"
+)
+
+
+def test_nobody_holds_what_is_not_there(instance: Instance) -> None:
+    assert lock_holder(instance) is None
+
+
+def test_the_holder_is_known_while_it_holds(instance: Instance) -> None:
+    with hold_lock(instance):
+        assert lock_holder(instance) == os.getpid()
+    assert lock_holder(instance) is None
+
+
+def test_the_run_directory_is_private(instance: Instance) -> None:
+    with hold_lock(instance):
+        assert stat.S_IMODE(instance.run_dir.stat().st_mode) == 0o700
+
+
+def test_a_second_holder_is_refused(instance: Instance) -> None:
+    with hold_lock(instance), pytest.raises(CircusError, match=f"process {os.getpid()}, since 20") as refused:  # noqa: SIM117
+        with hold_lock(instance):
+            pass
+    assert refused.value.exit_code == 1
+
+
+def test_a_killed_holder_holds_nothing(instance: Instance) -> None:
+    command = (sys.executable, "-c", HOLD, str(instance.run_dir.parent.parent))
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        assert lock_holder(instance) == holder.pid
+        holder.kill()
+    assert lock_holder(instance) is None
+    with hold_lock(instance):
+        assert lock_holder(instance) == os.getpid()
+
+
+def test_children_do_not_keep_the_lock(instance: Instance) -> None:
+    with hold_lock(instance):
+        child = subprocess.Popen(("sleep", "600"), close_fds=False)
+    try:
+        assert lock_holder(instance) is None
+    finally:
+        child.kill()
+        child.wait()
+
+
+def test_somebody_who_asks_all_the_time_does_not_keep_a_start_out(instance: Instance) -> None:
+    stop = threading.Event()
+    with hold_lock(instance):
+        pass
+
+    def ask() -> None:
+        while not stop.is_set():
+            lock_holder(instance)
+
+    askers = [threading.Thread(target=ask) for _ in range(2)]
+    for asker in askers:
+        asker.start()
+    try:
+        for _ in range(20):
+            with hold_lock(instance):
+                pass
+    finally:
+        stop.set()
+        for asker in askers:
+            asker.join()
