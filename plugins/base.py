@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds between two beats: how fast a death is noticed and a deadline kept.
 BEAT = 0.25
+#: Seconds that tasks get to be broken off.
+_LEAVE_WITHIN = 1.0
 _LOG_BYTES = 8 << 20
 _LOG_BACKUPS = 2
 
@@ -71,6 +73,7 @@ class Plugin(CircusPlugin):  # type: ignore[misc]  # circus has no types
         self.faults = 0
         """Callbacks that raised, since the beginning."""
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._leaving: asyncio.Task[None] | None = None
         self._handler: LogHandler | None = None
         self._parent = os.getppid()
 
@@ -83,7 +86,7 @@ class Plugin(CircusPlugin):  # type: ignore[misc]  # circus has no types
         log.info("%s starts, pid %d", self.name, os.getpid())
         running = self.loop.asyncio_loop
         for signum in (signal.SIGTERM, signal.SIGINT):
-            running.add_signal_handler(signum, self.stop)
+            running.add_signal_handler(signum, self.leave)
         running.call_soon(self._begin)
 
     def handle_recv(self, data: tuple[bytes, bytes]) -> None:
@@ -97,8 +100,6 @@ class Plugin(CircusPlugin):  # type: ignore[misc]  # circus has no types
         with self.guarded("the end"):
             self.close()
         log.info("%s ends", self.name)
-        for task in self._tasks:
-            task.cancel()
 
     # What subclasses fill in.
 
@@ -115,6 +116,19 @@ class Plugin(CircusPlugin):  # type: ignore[misc]  # circus has no types
         """Save and close."""
 
     # What subclasses use.
+
+    def leave(self) -> None:
+        """End the plugin: what is under way is broken off, then `close` is called."""
+        if self._leaving is None:
+            self._leaving = asyncio.get_running_loop().create_task(self._leave())
+
+    async def _leave(self) -> None:
+        under_way = tuple(self._tasks)
+        for task in under_way:
+            task.cancel()
+        if under_way:
+            await asyncio.wait(under_way, timeout=_LEAVE_WITHIN)
+        self.stop()
 
     def guarded(self, what: str) -> Guard:
         """A `with` block that no exception leaves: it is logged and counted."""
@@ -136,12 +150,14 @@ class Plugin(CircusPlugin):  # type: ignore[misc]  # circus has no types
             self.open()
         except Exception:
             log.exception("%s cannot begin", self.name)
-            self.stop()
+            self.leave()
             return
         self._repeat()
 
     def _repeat(self) -> None:
         """One beat now, and the next later: also when this one failed."""
+        if self._leaving is not None:
+            return
         self.loop.asyncio_loop.call_later(BEAT, self._repeat)
         if os.getppid() != self._parent:
             log.warning("circusd is gone: nothing can be started any more, but what is known is still told")

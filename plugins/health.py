@@ -71,7 +71,8 @@ class HealthPlugin(Plugin):
         instance = self.plan.instance
         self._file = instance.state_dir / "health.json"
         self._owner = processes.identity(os.getppid())
-        self._circus: Circus = AsyncClient(instance.control)
+        self._client = AsyncClient(instance.control)
+        self._circus: Circus = self._client  # what is used of it
         self._publisher = Publisher(instance.health_bus)
         self._commands = CommandServer(instance.commands, self._command)
         self._drains = DrainWatch()
@@ -199,7 +200,7 @@ class HealthPlugin(Plugin):
         self._save()
         if not self._publisher.held:
             log.error("somebody else took our address over: leaving")
-            self.stop()
+            self.leave()
 
     def _watch(self, name: str, state: State, pid: int | None, now: float) -> None:
         if pid is None or self._keeper is None:
@@ -260,7 +261,9 @@ class HealthPlugin(Plugin):
 
     def close(self) -> None:
         """Save, and leave the sockets; engines go on."""
-        self._save()
+        with self.guarded("saving"):
+            self._save()
+        self._client.close()
         self._commands.close()
         self._subscriber.close()
         self._publisher.close()

@@ -64,11 +64,12 @@ class StatsPlugin(Plugin):
             self._save()
         if not self._publisher.held:
             log.error("somebody else took our address over: leaving")
-            self.stop()
+            self.leave()
 
     def close(self) -> None:
         """Save, and leave the sockets."""
-        self._save()
+        with self.guarded("saving"):
+            self._save()
         self._inbox.close()
         self._publisher.close()
 

@@ -30,7 +30,7 @@ class Clumsy(Plugin):
     def beat(self) -> None:
         self.done.append("beat")
         if len(self.done) > 3:
-            self.stop()
+            self.leave()
         raise RuntimeError("beat on purpose")
 
     def on_event(self, watcher: str, topic: str, message: Any) -> None:
