@@ -156,8 +156,9 @@ def instance_words(instance: Instance) -> str:
 
 def words(instance: Instance, command: str) -> str:
     """A command as the operator would type it for this instance."""
-    option = "" if instance.name == DEFAULT_INSTANCE else f"--instance {instance.name} "
-    return f"vllm-circus {option}{command}"
+    from vllm_circus.view.outline import command_for
+
+    return command_for(instance.name, command)
 
 
 def say(text: str) -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
+from vllm_circus.paths import DEFAULT_INSTANCE, PROGRAM
+
 
 @dataclass(frozen=True)
 class OutlineModel:
@@ -40,9 +42,19 @@ class Outline:
         host = "127.0.0.1" if self.host in {"0.0.0.0", "::"} else self.host  # noqa: S104 - compared, not bound
         return f"http://[{host}]:{self.port}/v1" if ":" in host else f"http://{host}:{self.port}/v1"
 
+    def command(self, words: str) -> str:
+        """A command as the operator would type it for this instance."""
+        return command_for(self.instance, words)
+
     def model(self, name: str) -> OutlineModel | None:
         """The model of that name (not alias), or None."""
         return next((model for model in self.models if model.name == name), None)
+
+
+def command_for(instance: str, words: str) -> str:
+    """A command as the operator would type it for the instance of that name."""
+    option = "" if instance == DEFAULT_INSTANCE else f"--instance {instance} "
+    return f"{PROGRAM} {option}{words}"
 
 
 def read_outline(data: bytes) -> Outline:

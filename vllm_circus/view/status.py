@@ -132,7 +132,12 @@ def why(picture: Picture, model: OutlineModel) -> Line | None:
         return _reason(model.name, "nobody tells: the health plugin is silent", "bad")
     if told.state is State.READY:
         return None
-    parts = [clean(told.reason), clean(told.phase), *_timing(told, picture.now), _next_step(told, model)]
+    parts = [
+        clean(told.reason),
+        clean(told.phase),
+        *_timing(told, picture.now),
+        _next_step(told, model, picture.outline),
+    ]
     style = _STYLES.get(told.state, "busy")
     return _reason(model.name, "; ".join(part for part in parts if part) or str(told.state), style)
 
@@ -146,12 +151,11 @@ def _timing(told: ModelState, now: float) -> Iterator[str]:
         yield f"ready in about {duration(told.retry_after)}"
 
 
-def _next_step(told: ModelState, model: OutlineModel) -> str:
+def _next_step(told: ModelState, model: OutlineModel, outline: Outline) -> str:
+    start = f"`{outline.command(f'start {model.name}')}`"
     if told.state is State.FAILED:
-        return f"see `vllm-circus logs {model.name}`, then `vllm-circus start {model.name}`"
-    if told.state is State.STOPPED:
-        return f"`vllm-circus start {model.name}` starts it"
-    return ""
+        return f"see `{outline.command(f'logs {model.name}')}`, then {start}"
+    return f"{start} starts it" if told.state is State.STOPPED else ""
 
 
 def _reason(name: str, text: str, style: Style) -> Line:
