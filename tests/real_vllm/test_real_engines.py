@@ -44,8 +44,10 @@ NAMES = {MODEL_A: MODEL_A, ALIAS_A: MODEL_A, LORA_A: LORA_A, MODEL_B: MODEL_B}
 
 
 def ask(fleet: Fleet, name: str) -> str:
-    """A short answer of a model."""
+    """A short answer of a model: noise, and it may be nothing but marks that are not shown."""
     answer = fleet.client().completions.create(model=name, prompt="Once upon", max_tokens=8, temperature=0, seed=1)
+    assert answer.usage
+    assert answer.usage.completion_tokens > 0
     return answer.choices[0].text
 
 
@@ -156,10 +158,10 @@ def test_circusctl_agrees_with_status(fleet: Fleet) -> None:
     told = dict(line.split(": ") for line in run.stdout.splitlines())
     for model in status["models"]:
         assert (model["state"], told[model["watcher"]]) == ("ready", "active")
-        listed = subprocess.run(
-            [*circusctl, "listpids", model["watcher"]], capture_output=True, text=True, check=True, timeout=30
+        pids = subprocess.run(
+            [*circusctl, "list", model["watcher"]], capture_output=True, text=True, check=True, timeout=30
         )
-        assert re.findall(r"\d+", listed.stdout) == [str(model["pid"])]
+        assert re.findall(r"\d+", pids.stdout) == [str(model["pid"])]
     assert told["proxy"] == "active"
 
 
@@ -202,7 +204,7 @@ def test_memory_is_as_expected(fleet: Fleet, report: Report) -> None:
 def test_neighbours_are_not_disturbed(fleet: Fleet, neighbour: Neighbour, by_hand: int) -> None:
     answer = openai.OpenAI(base_url=f"http://127.0.0.1:{neighbour.port}/v1", api_key="unused").models.list()
     assert [model.id for model in answer] == ["other"]
-    assert ask(fleet, MODEL_A)
+    ask(fleet, MODEL_A)
     assert healthy(by_hand)
 
 
@@ -218,11 +220,12 @@ def test_an_api_server_that_is_killed_comes_back_and_the_other_goes_on(fleet: Fl
     assert int(refused.value.response.headers["retry-after"]) > 0
     answers = 0
     while (now := fleet.model(MODEL_A))["state"] != "ready":
-        assert ask(fleet, MODEL_B)
+        ask(fleet, MODEL_B)
         answers += 1
+        time.sleep(1)  # a request a second: asking without a pause would slow the loading down
         assert time.monotonic() - begin < LOAD_LIMIT, now
     assert now["pid"] not in {process.pid for process in tree}
-    assert ask(fleet, MODEL_A)
+    ask(fleet, MODEL_A)
     assert answers > 0
     report(
         f"kill -9 of an API server: all of its tree gone after {gone:.1f} s, ready again after "
