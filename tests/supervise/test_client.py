@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import socket
 import subprocess
 import sys
 import threading
@@ -157,6 +159,21 @@ def test_a_socket_that_a_dead_circusd_left_is_known_at_once(serve: Serve, short_
     with Client(f"ipc://{short_dir}/c.sock", timeout=30) as client, pytest.raises(NotRunning):
         client.status()
     assert time.monotonic() - begun < 2
+
+
+def test_a_circusd_that_is_too_busy_to_be_reached_is_there(short_dir: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener, contextlib.ExitStack() as waiting:
+        listener.bind(f"{short_dir}/c.sock")
+        listener.listen(0)
+        for _ in range(3):
+            client = waiting.enter_context(socket.socket(socket.AF_UNIX))
+            client.setblocking(False)
+            client.connect_ex(f"{short_dir}/c.sock")
+        with (
+            Client(f"ipc://{short_dir}/c.sock", timeout=0.2) as busy,
+            pytest.raises(NotRunning, match="does not answer"),
+        ):
+            busy.status()
 
 
 def test_silence_is_not_running_after_the_time(serve: Serve) -> None:
