@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
 
 import click
 
+from vllm_circus.cli.common import say, terminal_width
 from vllm_circus.gpu import Gpu, NoDriver, list_gpus
 from vllm_circus.logline import clean
 from vllm_circus.view.table import Cell, Column, Line, layout, paint_row
@@ -37,12 +37,12 @@ def gpus(*, as_json: bool) -> None:
         return
     cards = list_gpus()
     if not cards:
-        click.echo("the driver works, but it shows no GPU", err=True)
+        say("the driver works, but it shows no GPU")
     else:
-        click.echo(table(cards, shutil.get_terminal_size().columns))
+        click.echo(table(cards, terminal_width() or NARROW))
     for card in cards:
         if card.fault:
-            click.echo(f"warning: {clean(card.fault)}", err=True)
+            say(f"warning: {clean(card.fault)}")
 
 
 def _print_json() -> None:

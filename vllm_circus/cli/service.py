@@ -18,6 +18,7 @@ from pathlib import Path
 
 import click
 
+from vllm_circus.cli.common import say
 from vllm_circus.errors import CircusError
 from vllm_circus.files import write_atomic
 
@@ -86,13 +87,13 @@ def install(*, user: bool, force: bool) -> None:
     _make_folder(manager)
     for path, content in units.items():
         _write(path, content)
-        click.echo(f"wrote {path}", err=True)
+        say(f"wrote {path}")
     if not user:
         _warn_unreachable()
     _systemctl(manager, "daemon-reload")
-    click.echo(f"next: {' '.join(manager.systemctl)} enable --now vllm-circus", err=True)
+    say(f"next: {' '.join(manager.systemctl)} enable --now vllm-circus")
     if user:
-        click.echo("to keep it running while you are logged out: loginctl enable-linger", err=True)
+        say("to keep it running while you are logged out: loginctl enable-linger")
 
 
 @service.command()
@@ -103,14 +104,14 @@ def uninstall(*, user: bool, force: bool) -> None:
     manager = find_manager(os.environ, user=user)
     there = [manager.units / name for name in UNITS if (manager.units / name).exists()]
     if not there:
-        click.echo(f"no unit of ours is in {manager.units}", err=True)
+        say(f"no unit of ours is in {manager.units}")
         return
     _refuse_foreign(there, force=force)
     _systemctl(manager, "stop", "vllm-circus.service", "vllm-circus@*.service")
     _systemctl(manager, "disable", *(path.name for path in there))
     for path in there:
         _remove(path)
-        click.echo(f"removed {path}", err=True)
+        say(f"removed {path}")
     _systemctl(manager, "daemon-reload")
 
 
@@ -175,10 +176,9 @@ def unreachable(paths: Sequence[Path]) -> Path | None:
 def _warn_unreachable() -> None:
     interpreter = Path(sys.executable)
     if barrier := unreachable([interpreter, interpreter.resolve(), Path(__file__).resolve()]):
-        click.echo(
+        say(
             f"warning: the service's own user cannot read {barrier}; install the program where every user can, "
-            "e.g. into a virtual environment below /opt, or give the service another user with `systemctl edit`",
-            err=True,
+            "e.g. into a virtual environment below /opt, or give the service another user with `systemctl edit`"
         )
 
 
@@ -218,9 +218,9 @@ def _systemctl(manager: Manager, *words: str) -> None:
     """Tell the manager; where there is none, tell the user instead."""
     command = [*manager.systemctl, *words]
     if not shutil.which(command[0]):
-        click.echo(f"systemctl is not installed; where systemd runs: {' '.join(command)}", err=True)
+        say(f"systemctl is not installed; where systemd runs: {' '.join(command)}")
         return
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     if run.returncode:
         reason = run.stderr.strip().splitlines() or [f"exit code {run.returncode}"]
-        click.echo(f"warning: `{' '.join(command)}` failed: {reason[0]}", err=True)
+        say(f"warning: `{' '.join(command)}` failed: {reason[0]}")
