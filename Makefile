@@ -5,6 +5,7 @@ PYTHON ?= python3
 # The real engine's lock is for 3.11.
 VLLM_PYTHON ?= $(shell command -v python3.11 || echo $(PYTHON))
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 
 BIN := .venv/bin
 ENGINE := .vllm
@@ -18,7 +19,7 @@ make_venv = $(1) -m venv $(2) 2>/dev/null || { \
 	$(1) -m venv --without-pip $(2) && $(1) -m pip --python $(2)/bin/python install --quiet pip; }
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-vllm test-wheel lint format clean
+.PHONY: help demo test test-vllm test-wheel bench lint format clean
 
 help: ## show this list
 	@echo "usage: make TARGET [PYTHON=python3.12]"
@@ -39,6 +40,9 @@ test-wheel: .venv/.run ## build the wheel, install it elsewhere and use it there
 	$(call make_venv,$(PYTHON),.venv-wheel)
 	.venv-wheel/bin/pip install --quiet dist/*.whl
 	tests/wheel.sh .venv-wheel/bin
+
+bench: .venv/.run ## what the proxy costs, beside nginx where it is installed (2 minutes)
+	$(BIN)/python -m tests.bench $(BENCH_ARGS)
 
 lint: .venv/.lint ## ruff, mypy, import-linter, and the sizes of functions and modules
 	$(BIN)/ruff check

@@ -1,0 +1,1 @@
+"""What the proxy costs, measured: `python -m tests.bench` (or `make bench`)."""
