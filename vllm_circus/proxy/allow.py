@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 
 
 class Where(Enum):
@@ -33,6 +34,11 @@ class Page:
     where: Where
     anthropic: bool = False
     open: bool = False
+
+    @cached_property
+    def in_body(self) -> bool:
+        """Whether the body names the model."""
+        return self.where in {Where.JSON, Where.FORM}
 
 
 _POST = frozenset({b"POST"})

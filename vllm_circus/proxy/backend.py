@@ -2,7 +2,8 @@
 
 Rules: every backend has its own pool, so none waits for another's. A pooled connection is kept for less time than
 any engine keeps it, and is watched while it is idle; so a request rarely meets one that is just being closed. Who
-refuses or resets is left alone for a moment, without waiting for a probe.
+cannot be connected to is left alone for a moment, without waiting for a probe. Who loses a single connection is not:
+the next request finds out by itself, on a connection of its own.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ log = logging.getLogger(__name__)
 
 #: Seconds that an idle connection is kept: uvicorn closes after 5, and ours are told to keep longer.
 IDLE_SECONDS = 4.0
-#: Seconds without another try after a backend refused or reset; a new snapshot of the states ends them early.
+#: Seconds without another try after a backend could not be reached; a snapshot that calls it ready ends them early.
 DOWN_SECONDS = 1.0
 #: Idle connections kept for one backend.
 MOST_IDLE = 256
@@ -85,7 +86,7 @@ class Backend:
         return self._key
 
     def is_down(self, now: float) -> bool:
-        """Whether it refused or reset a moment ago."""
+        """Whether it could not be reached a moment ago."""
         return now < self._down_until
 
     def mark_down(self) -> None:

@@ -23,12 +23,14 @@ _LONGEST_PART_HEADER = 8192
 _QUOTE, _BACKSLASH, _OPEN = 34, 92, b"{["
 
 _WS = rb"[ \t\n\r]*+"
-_START = re.compile(rb"(?:\xef\xbb\xbf)?" + _WS + rb"\{" + _WS)
+_START = re.compile(rb"(?:\xef\xbb\xbf)?" + _WS + rb"\{" + _WS + rb"(\}?)")
 _KEY = re.compile(_WS + rb'"((?:[^"\\]|\\.){0,1024}+)"' + _WS + rb":" + _WS, re.DOTALL)
-#: A member whose key needs no decoding and whose value is short and flat, up to and with what follows it.
-_SHORT_MEMBER = re.compile(
-    _WS + rb'"([^"\\]{0,64}+)"' + _WS + rb":" + _WS + rb'("[^"\\]{0,256}+"|[-+.0-9A-Za-z]{1,64}+)' + _WS + rb"([,}])"
-)
+#: A member whose key needs no decoding: with a short and flat value up to and with what follows it, or with the
+#: first byte of another value.
+_MEMBER = re.compile(
+    _WS + rb'"([^"\\]{0,64}+)"' + _WS + rb":" + _WS
+    + rb'(?:("[^"\\]{0,256}+"|[-+.0-9A-Za-z]{1,64}+)' + _WS + rb'([,}])|["{\[])'
+)  # fmt: skip
 _STRING = re.compile(rb'"((?:[^"\\]|\\.){0,1024}+)"', re.DOTALL)
 _SCALAR = re.compile(rb"([-+.0-9A-Za-z]{1,64}+)(?=[ \t\n\r,}])")
 _AFTER = re.compile(rb"[-+.0-9A-Za-z]*+" + _WS + rb"([,}])")
@@ -36,7 +38,7 @@ _AFTER_BEGINNING = re.compile(rb"[-+.0-9A-Za-z]*+" + _WS)
 _BLANK = re.compile(_WS)
 #: What may be skipped in one go inside a nested value: flat runs, short strings, innermost arrays and objects.
 _FLAT = re.compile(rb'(?:[^"{}\[\]]++|"[^"\\]{0,64}+"|\[[^"{}\[\]]*+\]|\{[^"{}\[\]]*+\})*+')
-_ESCAPED = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
+_WINDOW = 8192
 
 
 class BadBody(Refused):
@@ -119,11 +121,14 @@ class JsonModel:
             if data[at:].strip(b" \t\n\r\xef\xbb\xbf"):
                 raise BadBody("The body must be a JSON object.")
             return self._carry(data, at, 4096, "The blank before the object")
-        self._state = JsonModel._first
+        if match[1]:
+            self._state = JsonModel._end
+        else:
+            self._state = JsonModel._first if match.end() == len(data) else JsonModel._member
         return match.end()
 
     def _first(self, data: bytes, at: int) -> int:
-        """After the opening brace."""
+        """After the opening brace, where the piece before ended there."""
         at = _BLANK.match(data, at).end()  # type: ignore[union-attr]  # it matches nothing, too
         if data[at : at + 1] == b"}":
             self._state = JsonModel._end
@@ -133,14 +138,18 @@ class JsonModel:
         return at
 
     def _member(self, data: bytes, at: int) -> int:
-        short = _SHORT_MEMBER.match(data, at)
-        if short is not None:
-            key, value, after = short.groups()
+        match = _MEMBER.match(data, at)
+        if match is not None:
+            key, value, after = match.groups()
+            end = match.end()
+            if value is None:  # `end` is after the first byte of a long or nested one
+                self._wanted = key == b"model"
+                return self._value(data, end - 1)
             if key == b"model":
                 self._named(value)
             if after == b"}":
                 self._state = JsonModel._end
-            return short.end()
+            return end
         match = _KEY.match(data, at)
         if match is None:
             return self._carry(data, at, 2 * _LONGEST_KEY, "A key of the JSON object")
@@ -150,6 +159,8 @@ class JsonModel:
         return match.end()
 
     def _value(self, data: bytes, at: int) -> int:
+        """At the first byte of a value."""
+        self._state = JsonModel._value
         first = data[at]
         if self._wanted and first not in _OPEN:
             match = _STRING.match(data, at) or _SCALAR.match(data, at)
@@ -160,13 +171,13 @@ class JsonModel:
             return match.end()
         if first == _QUOTE:
             self._state = JsonModel._string
-            return at + 1
+            return self._string(data, at + 1)
         if first in _OPEN:
             if self._wanted:
                 raise _wrong_type()
             self._depth = 1
             self._state = JsonModel._nested
-            return at + 1
+            return self._nested(data, at + 1)
         if not _SCALAR_BYTE[first]:
             raise BadBody("The body is not valid JSON.")
         self._state = JsonModel._after
@@ -240,7 +251,7 @@ def _string_end(data: bytes, at: int) -> int:
 
     Long strings without escaped quotes are the rule, and `find` is many times faster than any expression.
     """
-    for _ in range(16):
+    for _ in range(4):
         quote = data.find(b'"', at)
         if quote < 0:
             return -1
@@ -250,13 +261,27 @@ def _string_end(data: bytes, at: int) -> int:
         if (quote - before) % 2 == 0:
             return quote + 1
         at = quote + 1
-    end = _ESCAPED.match(data, at).end()  # type: ignore[union-attr]  # it matches nothing, too
-    return end + 1 if data[end : end + 1] == b'"' else -1
+    return _string_end_among_escapes(data, at)
+
+
+def _string_end_among_escapes(data: bytes, at: int) -> int:
+    """The same for a string with many escaped quotes: they are blotted out, a window at a time."""
+    while at < len(data):
+        window = data[at : at + _WINDOW]
+        if (len(window) - len(window.rstrip(b"\\"))) % 2:  # half an escape: its other half belongs to it
+            window = data[at : at + _WINDOW + 1]
+        quote = window.replace(b"\\\\", b"__").replace(b'\\"', b"__").find(b'"')
+        if quote >= 0:
+            return at + quote + 1
+        at += len(window)
+    return -1
 
 
 def _decoded(inside: bytes) -> str:
     """A JSON string by what stands between its quotes."""
     try:
+        if b"\\" not in inside:
+            return inside.decode()
         text = json.loads(b'"%b"' % inside)
     except ValueError:  # UnicodeDecodeError is one
         raise BadBody("The body is not valid JSON.") from None

@@ -29,7 +29,7 @@ CLIENT_LEFT = 499
 
 #: Bytes of a response's end that are searched for its usage.
 TAIL_WINDOW = 16_384
-_USAGE = re.compile(rb'(?<!\\)"usage"[ \t\r\n]*:[ \t\r\n]*\{')
+_USAGE = re.compile(rb'"usage"[ \t\r\n]*:[ \t\r\n]*\{')
 _PROMPT = re.compile(rb'"(?:prompt_tokens|input_tokens)"[ \t\r\n]*:[ \t\r\n]*([0-9]{1,12})')
 _COMPLETION = re.compile(rb'"(?:completion_tokens|output_tokens)"[ \t\r\n]*:[ \t\r\n]*([0-9]{1,12})')
 
@@ -89,7 +89,7 @@ class ModelCounter:
             self.request_bytes += exchange.intake.total
         if exchange.first_at:
             self.first_token.add(exchange.first_at - exchange.began)
-            prompt, completion = read_usage(b"".join(tail)[-TAIL_WINDOW:])
+            prompt, completion = read_usage(b"".join(tail))
             self.prompt_tokens += prompt
             self.completion_tokens += completion
         self.duration.add(now - exchange.began)
@@ -145,10 +145,11 @@ def read_usage(tail: bytes) -> tuple[int, int]:
     The last `usage` counts: streams may carry running sums. Text inside a message cannot pose as one, since its
     quotes are escaped.
     """
-    last = None
-    for match in _USAGE.finditer(tail):
-        last = match
-    if last is None:
-        return 0, 0
-    prompt, completion = _PROMPT.search(tail, last.end()), _COMPLETION.search(tail, last.end())
-    return int(prompt[1]) if prompt else 0, int(completion[1]) if completion else 0
+    at = tail.rfind(b'"usage"')
+    while at >= 0:
+        match = _USAGE.match(tail, at)
+        if match is not None and tail[at - 1 : at] != b"\\":
+            prompt, completion = _PROMPT.search(tail, match.end()), _COMPLETION.search(tail, match.end())
+            return int(prompt[1]) if prompt else 0, int(completion[1]) if completion else 0
+        at = tail.rfind(b'"usage"', 0, at)
+    return 0, 0

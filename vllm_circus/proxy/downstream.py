@@ -27,8 +27,9 @@ PIPELINE_ROOM = 64 << 10
 LINGER_SECONDS = 2.0
 #: Seconds that an idle connection is left while draining, for a request that is already under way.
 DRAIN_GRACE = 1.0
-#: Seconds after a client's half-close before it is asked whether it is still there.
-_HALF_CLOSE_PROBE = 0.4
+#: Seconds after a client's half-close before it is asked whether it is still there, and until its answer is looked for.
+_HALF_CLOSE_PROBE = 0.25
+_HALF_CLOSE_ANSWER = 0.1
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -190,8 +191,8 @@ class Downstream(asyncio.Protocol):
         exchange = self._exchange
         if exchange is not None and exchange.complete:
             exchange.check(now)
-            if self._half_closed and self._transport is not None and was_reset(self._transport):
-                self.abort()
+            if self._half_closed:
+                self._abort_if_reset()
             return
         if now < self._deadline:
             return
@@ -208,7 +209,9 @@ class Downstream(asyncio.Protocol):
 
     def _requests(self, data: bytes) -> None:
         """Take as many requests as are whole and answered at once; leave the rest in the buffer."""
-        if self._exchange is not None or self._lingering:
+        if self._lingering:
+            return
+        if self._exchange is not None:
             self._keep(data)
             return
         fresh = not self._buffer
@@ -272,7 +275,7 @@ class Downstream(asyncio.Protocol):
         rest = b"" if end == MORE else data[end:]
         if self._parsing or not rest:
             return rest
-        self._keep(rest)
+        self._requests(rest)
         return b""
 
     def _keep(self, data: bytes) -> None:
@@ -328,5 +331,10 @@ class Downstream(asyncio.Protocol):
             return
         if exchange.head.minor:
             self.write(_CONTINUE)
+            self._relay.loop.call_later(_HALF_CLOSE_ANSWER, self._abort_if_reset)
         else:
+            self.abort()
+
+    def _abort_if_reset(self) -> None:
+        if self._transport is not None and was_reset(self._transport):
             self.abort()

@@ -126,24 +126,33 @@ class Exchange:
             head.upgrade = b""
         self.intake = Intake(head, page, relay.limits.max_body_bytes)
         if self.intake.complete:
-            self.dispatch()
+            self._body_came(self.intake)
 
     def receive(self, data: bytes, at: int) -> int:
-        """A piece of the body has come: index after its end, or MORE. Raises Refused."""
+        """A piece of the body has come: index after its end, or MORE. Raises Refused where no end can be found."""
         intake = self.intake
         assert intake is not None  # noqa: S101 - begin() made it
         before = intake.held
         end = intake.feed(data, at)
-        self._relay.hold(intake.held - before)
+        try:
+            self._relay.hold(intake.held - before)
+            self._body_came(intake)
+        except Refused as error:
+            self.fail(error)
+        return end
+
+    def _body_came(self, intake: Intake) -> None:
+        """Do what can be done with the body so far. Raises Refused."""
+        if intake.error is not None:
+            raise intake.error
         if self._upstream is not None:
             self._upstream.write(self._release())
         elif self._backend is not None:  # being connected to
             self.down.pause_reading()
         elif intake.complete or (intake.held > HOLD and intake.model is not None):
-            self.dispatch()
-        return end
+            self._dispatch()
 
-    def dispatch(self) -> None:
+    def _dispatch(self) -> None:
         """Send it to its backend. Raises Refused."""
         backend = self._relay.find_backend(self)
         upstream = backend.take()
@@ -174,7 +183,7 @@ class Exchange:
 
     def _send(self, upstream: Upstream) -> None:
         backend, head, intake = self._backend, self.head, self.intake
-        assert backend is not None and intake is not None  # noqa: S101, PT018 - dispatch() saw to it
+        assert backend is not None and intake is not None  # noqa: S101, PT018 - _dispatch() saw to it
         start = engine_head(
             head,
             host=head.read.get(b"host", backend.host) if backend.is_control else backend.host,
@@ -293,8 +302,6 @@ class Exchange:
             self._close_account(101)
             self.down.exchange_over(keep_alive=False)
             return
-        if upstream.silent:
-            backend.mark_down()
         self.fail(Refused(502, "engine_lost", f"The engine of `{backend.name}` closed the connection.", retry_after=1))
 
     def broken(self, why: str) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from vllm_circus.config.models import Limits
 from vllm_circus.proxy.errors import BadMessage
@@ -38,18 +39,9 @@ _NOTED = frozenset(b"content-type origin access-control-request-method access-co
 _PASSES, _READS = 1, 2  # bits: the line goes on, we look at it
 
 
-def _roles() -> dict[bytes, tuple[int, bytes]]:
-    """Role and lower-case name by spelling, for the usual spellings; others are looked up in lower case."""
-    lower = {name: (0, name) for name in _DROPPED}
-    lower.update({name: (_READS, name) for name in _READ})
-    lower.update({name: (_READS | _PASSES, name) for name in _NOTED})
-    usual = b"accept accept-encoding accept-language user-agent traceparent tracestate cookie content-encoding".split()
-    lower.update({name: (_PASSES, name) for name in usual})
-    titled = {b"-".join(part.capitalize() for part in name.split(b"-")): role for name, role in lower.items()}
-    return lower | titled
-
-
-_ROLES = _roles()
+_ROLES = dict.fromkeys(_DROPPED, 0) | dict.fromkeys(_READ, _READS) | dict.fromkeys(_NOTED, _READS | _PASSES)
+#: Bytes of a line up to which it is worth remembering.
+_USUAL_LINE = 256
 
 
 @dataclass(slots=True, eq=False)
@@ -148,44 +140,39 @@ def _split_target(method: bytes, target: bytes) -> tuple[bytes, bytes]:
 def _sort_fields(head: RequestHead, lines: list[bytes]) -> None:
     """Keep the lines that pass, note the fields that we read."""
     keep, read = head.lines, head.read
-    roles = _ROLES
     for line in lines:
-        colon = line.find(b":")
-        known = roles.get(line[:colon])
-        if known is None:
-            if not line:  # the last one
-                break
-            known = _role(line[:colon])
-        role, name = known
+        if not line:  # the last one
+            break
+        role, name, value = _read_line(line) if len(line) <= _USUAL_LINE else _read_line.__wrapped__(line)
         if role & _PASSES:
             keep.append(line)
         if role & _READS:
-            _note(read, name, line[colon + 1 :].strip(b" \t"))
+            if name in read:
+                value = _joined(name, read[name], value)
+            read[name] = value
 
 
-def _role(name: bytes) -> tuple[int, bytes]:
-    """Role of an unusual spelling or name."""
-    lower = name.lower()
-    known = _ROLES.get(lower)
-    if known is not None:
-        return known
+@lru_cache(maxsize=4096)
+def _read_line(line: bytes) -> tuple[int, bytes, bytes]:
+    """Role, lower-case name and value of a field line: clients send most lines over and over."""
+    colon = line.find(b":")
+    name = line[:colon].lower()
+    value = line[colon + 1 :].strip(b" \t")
     # Some servers take `Content_Length` for `Content-Length`: such a twin of a field that matters never passes.
-    if b"_" in lower and lower.replace(b"_", b"-") in (_READ | _DROPPED):
+    if b"_" in name and name.replace(b"_", b"-") in _ROLES:
         raise BadMessage("A header field has an underscore where a hyphen belongs.")
-    return _PASSES, lower
+    return _ROLES.get(name, _PASSES), name, value
 
 
 #: Fields that may come more than once: the values are joined with commas, as RFC 9110, section 5.3, allows.
 _LISTS = frozenset(b"connection x-forwarded-for access-control-request-headers upgrade".split())
 
 
-def _note(read: dict[bytes, bytes], name: bytes, value: bytes) -> None:
-    if name not in read:
-        read[name] = value
-    elif name in _LISTS:
-        read[name] += b"," + value
-    else:
-        raise BadMessage(f"The header field {name.decode()} comes twice.")
+def _joined(name: bytes, before: bytes, value: bytes) -> bytes:
+    """The value of a field that comes again."""
+    if name in _LISTS:
+        return before + b"," + value
+    raise BadMessage(f"The header field {name.decode()} comes twice.")
 
 
 def _read_framing(head: RequestHead) -> None:

@@ -22,11 +22,12 @@ class Intake:
 
     Attributes:
         complete: its last byte has come.
+        error: what is wrong with what it says, or None.
         held: raw bytes that wait here.
         total: raw bytes that came.
     """
 
-    __slots__ = ("_finder", "_framing", "_limit", "_pieces", "complete", "held", "total")
+    __slots__ = ("_finder", "_framing", "_limit", "_pieces", "complete", "error", "held", "total")
 
     def __init__(self, head: RequestHead, page: Page, limit: int) -> None:
         """Raises Refused where the header alone shows that the body will not do; `limit` is in bytes."""
@@ -41,9 +42,10 @@ class Intake:
             self._framing = ByLength(head.length)
         self._pieces: list[bytes] = []
         self.held = self.total = 0
+        self.error: Refused | None = None
         self.complete = self._framing is None
         if self.complete:
-            self._finder.finish()
+            self._search([])
 
     @property
     def model(self) -> str | None:
@@ -55,23 +57,37 @@ class Intake:
         framing = self._framing
         if framing is None:
             return at
-        if isinstance(framing, ByLength):
-            end = framing.feed(data, at)
-            piece = data if at == 0 and end in {MORE, len(data)} else data[at : end if end != MORE else None]
-            self._finder.feed(piece)
-        else:
-            end = self._feed_chunks(framing, data, at)
-            piece = data[at : end if end != MORE else None]
-        if self._finder.conflict:
-            raise Refused(400, "duplicate_model", "Two different models are named.", param="model")
-        if piece:
-            self._pieces.append(piece)
-            self.held += len(piece)
-            self.total += len(piece)
-        if end != MORE:
-            self._finder.finish()
-            self.complete = True
+        parts: list[bytes] = []
+        try:
+            end = framing.feed(data, at, parts)
+        except BadFraming as error:
+            raise BadMessage(f"The body is malformed: {error}.") from None
+        piece = data if at == 0 and end in {MORE, len(data)} else data[at : end if end != MORE else None]
+        self._pieces.append(piece)
+        self.held += len(piece)
+        self.total += len(piece)
+        if framing.payload > self._limit:
+            raise _too_large(self._limit)
+        if self.total > _FRAMING_FREE + _FRAMING_SHARE * framing.payload:
+            raise BadMessage("The body is nearly all chunk framing.")
+        self.complete = end != MORE
+        self._search(parts)
         return end
+
+    def _search(self, parts: list[bytes]) -> None:
+        """Look for the model; what is wrong with the body is noted, since where it ends is known all the same."""
+        if self.error is not None:
+            return
+        finder = self._finder
+        try:
+            for part in parts:
+                finder.feed(part)
+            if self.complete:
+                finder.finish()
+        except Refused as error:
+            self.error = error
+        if finder.conflict:
+            self.error = Refused(400, "duplicate_model", "Two different models are named.", param="model")
 
     def take(self) -> bytes:
         """What is held; it is held no longer."""
@@ -83,20 +99,6 @@ class Intake:
     def peek(self) -> bytes:
         """What is held; it stays."""
         return self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
-
-    def _feed_chunks(self, framing: Framing, data: bytes, at: int) -> int:
-        parts: list[bytes] = []
-        try:
-            end = framing.feed(data, at, parts)
-        except BadFraming as error:
-            raise BadMessage(f"The body is malformed: {error}.") from None
-        if framing.payload > self._limit:
-            raise _too_large(self._limit)
-        if self.total > _FRAMING_FREE + _FRAMING_SHARE * framing.payload:
-            raise BadMessage("The body is nearly all chunk framing.")
-        for part in parts:
-            self._finder.feed(part)
-        return end
 
 
 def _finder(head: RequestHead, page: Page) -> ModelFinder:

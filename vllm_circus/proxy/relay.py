@@ -126,8 +126,7 @@ class Relay:
         assert page is not None and intake is not None  # noqa: S101, PT018 - Exchange.begin() saw to it
         if page.where is Where.CONTROL:
             return self.control
-        in_body = page.where in {Where.JSON, Where.FORM}
-        route = self.table.find(intake.model if in_body else self._named_elsewhere(exchange))
+        route = self.table.find(intake.model if page.in_body else self._named_elsewhere(exchange))
         exchange.counter = self.counters.models[route.model]
         if route.refusal is not None:
             raise route.refusal.again()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from vllm_circus.proxy.errors import BadResponse
 from vllm_circus.proxy.framing import ByChunks, ByEnd, ByLength, Framing
@@ -28,20 +29,14 @@ _RESPONSE = re.compile(
 _LENGTH = re.compile(rb"[0-9]{1,18}")
 _DROPPED = frozenset(b"keep-alive proxy-connection proxy-authenticate proxy-authorization te".split())
 _READ = frozenset(b"connection content-length transfer-encoding upgrade x-vllm-circus-error".split())
+_FRAMING = frozenset((b"content-length", b"transfer-encoding"))
 _NOTED = frozenset(b"content-type x-request-id x-accel-buffering".split())
 _PASSES, _READS = 1, 2  # bits: the line goes on, we look at it
 
 
-def _roles() -> dict[bytes, tuple[int, bytes]]:
-    lower = {name: (0, name) for name in _DROPPED}
-    lower.update({name: (_READS, name) for name in _READ})
-    lower.update({name: (_READS | _PASSES, name) for name in _NOTED})
-    lower.update({name: (_PASSES, name) for name in (b"date", b"server", b"cache-control", b"etag", b"vary")})
-    titled = {b"-".join(part.capitalize() for part in name.split(b"-")): role for name, role in lower.items()}
-    return lower | titled
-
-
-_ROLES = _roles()
+_ROLES = dict.fromkeys(_DROPPED, 0) | dict.fromkeys(_READ, _READS) | dict.fromkeys(_NOTED, _READS | _PASSES)
+#: Bytes of a line up to which it is worth remembering.
+_USUAL_LINE = 256
 
 
 @dataclass(slots=True, eq=False)
@@ -73,37 +68,35 @@ def parse_response(raw: bytes) -> ResponseHead:
         raise BadResponse("the engine's header is malformed")
     minor, status, reason, fields = match.groups()
     head = ResponseHead(minor[0] - 48, int(status), reason or b"", [], {})
-    keep, read, roles = head.lines, head.read, _ROLES
+    keep, read = head.lines, head.read
     for line in fields.split(b"\r\n"):
-        colon = line.find(b":")
-        known = roles.get(line[:colon])
-        if known is None:
-            if not line:
-                break
-            known = _role(line[:colon])
-        role, name = known
+        if not line:  # the last one
+            break
+        role, name, value = _read_line(line) if len(line) <= _USUAL_LINE else _read_line.__wrapped__(line)
         if role & _PASSES:
             keep.append(line)
         if role & _READS:
-            _note(read, name, line[colon + 1 :].strip(b" \t"))
+            read[name] = _joined(name, read[name], value) if name in read else value
     _read_connection(head)
     return head
 
 
-def _role(name: bytes) -> tuple[int, bytes]:
-    lower = name.lower()
-    if lower.startswith(b"access-control-"):
-        return 0, lower
-    return _ROLES.get(lower, (_PASSES, lower))
+@lru_cache(maxsize=4096)
+def _read_line(line: bytes) -> tuple[int, bytes, bytes]:
+    """Role, lower-case name and value of a field line: engines send most lines over and over."""
+    colon = line.find(b":")
+    name = line[:colon].lower()
+    usual = 0 if name.startswith(b"access-control-") else _PASSES
+    return _ROLES.get(name, usual), name, line[colon + 1 :].strip(b" \t")
 
 
-def _note(read: dict[bytes, bytes], name: bytes, value: bytes) -> None:
-    if name not in read:
-        read[name] = value
-    elif name == b"connection":
-        read[name] += b"," + value
-    elif name in {b"content-length", b"transfer-encoding"}:
+def _joined(name: bytes, before: bytes, value: bytes) -> bytes:
+    """The value of a field that comes again."""
+    if name == b"connection":
+        return before + b"," + value
+    if name in _FRAMING:
         raise BadResponse(f"the engine's header has {name.decode()} twice")
+    return value
 
 
 def _read_connection(head: ResponseHead) -> None:

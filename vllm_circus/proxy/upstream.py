@@ -43,6 +43,7 @@ class Upstream(asyncio.Protocol):
         "_paused",
         "_transport",
         "_tunnel",
+        "_unchunk",
         "idle_since",
         "silent",
         "used",
@@ -53,7 +54,7 @@ class Upstream(asyncio.Protocol):
         self._exchange: Exchange | None = None
         self._transport: asyncio.Transport | None = None
         self._framing: Framing | None = None
-        self._tunnel = False
+        self._tunnel = self._unchunk = False
         self._buffer = b""
         self._method = b""
         self._interim = 0
@@ -122,7 +123,7 @@ class Upstream(asyncio.Protocol):
             return
         try:
             if self._framing is not None:
-                self._body(exchange, self._framing, b"", data)
+                self._body(exchange, self._framing, data)
             elif self._tunnel:
                 exchange.relay(data)
             else:
@@ -185,32 +186,39 @@ class Upstream(asyncio.Protocol):
             exchange.interim(head)
             data = data[end:]
         self._buffer = b""
-        framing = self._framing = framing_of(head, self._method)
         self._keep_alive = head.keep_alive
-        start = exchange.respond(head, framing)
+        self._unchunk = head.is_chunked and not exchange.head.minor
+        framing = framing_of(head, self._method)
         if framing is None:
-            exchange.relay_head(start)
+            exchange.relay_head(exchange.respond(head, None))
             self._keep_alive = self._keep_alive and end == len(data)
             self._ended(exchange)
-        elif end == len(data):
+            return
+        # the first piece is read before the status goes out: a body that is wrong from its start is still a 502
+        piece, finished = self._piece(framing, data[end:])
+        self._framing = framing
+        start = exchange.respond(head, framing)
+        if end == len(data):
             exchange.relay_head(start)
         else:
-            self._body(exchange, framing, start, data[end:])
-
-    def _body(self, exchange: Exchange, framing: Framing, start: bytes, data: bytes) -> None:
-        """Hand on a piece of the body, with the head in front of the first one."""
-        if exchange.unchunked:
-            parts: list[bytes] = []
-            end = framing.feed(data, 0, parts)
-            piece = b"".join(parts)
-        else:
-            end = framing.feed(data)
-            piece = data if end in {MORE, len(data)} else data[:end]
-        exchange.relay(piece, start)
-        if end != MORE:
-            if end != len(data):  # something follows the response: it belongs to nobody
-                self._keep_alive = False
+            exchange.relay(piece, start)
+        if finished:
             self._ended(exchange)
+
+    def _body(self, exchange: Exchange, framing: Framing, data: bytes) -> None:
+        piece, finished = self._piece(framing, data)
+        exchange.relay(piece)
+        if finished:
+            self._ended(exchange)
+
+    def _piece(self, framing: Framing, data: bytes) -> tuple[bytes, bool]:
+        """What of this data goes to the client, and whether the body ends in it. Raises BadFraming."""
+        parts: list[bytes] | None = [] if self._unchunk else None
+        end = framing.feed(data, 0, parts)
+        if end not in {MORE, len(data)}:  # something follows the response: it belongs to nobody
+            self._keep_alive = False
+            data = data[:end]
+        return data if parts is None else b"".join(parts), end != MORE
 
     def _switch(self, exchange: Exchange, head: bytes, rest: bytes) -> None:
         if not exchange.head.upgrade or not exchange.complete:

@@ -1,0 +1,493 @@
+"""Engines that fail, clients that leave: what the other side sees of it."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+
+from tests.proxy.conftest import Start, Worker, a_model
+from tests.proxy.scripted import (
+    DONE,
+    SSE_HEAD,
+    Backend,
+    Message,
+    Peer,
+    chunk,
+    event,
+    get,
+    ok,
+    post,
+    read_message,
+    until,
+)
+from vllm_circus.config.models import Limits
+from vllm_circus.plan.types import Endpoint
+
+ALPHA = b'{"model":"alpha"}'
+STREAM = b'{"model":"alpha","stream":true}'
+
+
+def code_of(response: Message) -> str:
+    code: str = json.loads(response.body)["error"]["code"]
+    assert response.get(b"x-vllm-circus-error") == code.encode()
+    return code
+
+
+def test_an_engine_that_is_not_there_is_503_at_once_and_found_again(
+    start: Start, free_port: Callable[[], int], backend: Backend
+) -> None:
+    worker = start(a_model("gone", free_port()), a_model("alpha", backend.port))
+    begun = time.monotonic()
+    for _ in range(20):
+        response = worker.chat(b'{"model":"gone"}')
+        assert (response.status, code_of(response), response.get(b"retry-after")) == (503, "model_not_ready", b"1")
+        assert worker.chat(ALPHA).status == 200
+    assert time.monotonic() - begun < 3
+
+
+def test_an_engine_that_comes_back_is_found_without_any_plugin(start: Start) -> None:
+    backend = Backend()
+    worker = start(a_model("alpha", backend.port))
+    assert worker.chat(ALPHA).status == 200
+    backend.close()
+    assert worker.chat(ALPHA).status == 503
+    again = Backend(backend.port)
+    assert until(lambda: worker.chat(ALPHA).status == 200)
+    again.close()
+
+
+@pytest.mark.parametrize("end", [Peer.close, Peer.reset], ids=["closed", "reset"])
+def test_an_engine_that_dies_before_it_answers_is_502(
+    worker: Worker, alpha: Backend, end: Callable[[Peer], None]
+) -> None:
+    def script(backend: Backend, peer: Peer) -> None:
+        backend.read_request(peer)
+        end(peer)
+
+    alpha.plays(script)
+    response = worker.chat(ALPHA)
+    assert (response.status, code_of(response), response.get(b"retry-after")) == (502, "engine_lost", b"1")
+    assert len(alpha.requests) == 1, "it was not sent again"
+
+
+def test_a_stale_connection_is_replaced_once_and_only_if_nobody_read_the_request(
+    worker: Worker, alpha: Backend
+) -> None:
+    held: list[Peer] = []
+
+    def script(backend: Backend, peer: Peer) -> None:
+        backend.read_request(peer)
+        peer.send(ok(b"{}"))
+        held.append(peer)
+        if len(held) > 1:
+            return
+        while not resetting.is_set():
+            if peer.sock.recv(1, 2):  # MSG_PEEK: something came that nobody reads
+                peer.reset()
+                return
+
+    resetting = threading.Event()
+    alpha.plays(script)
+    assert worker.chat(ALPHA).status == 200
+    assert worker.chat(ALPHA).status == 200
+    assert len(alpha.requests) == 2
+    assert len(held) == 2
+
+
+def test_a_request_that_was_read_is_not_sent_again(worker: Worker, alpha: Backend) -> None:
+    def script(backend: Backend, peer: Peer) -> None:
+        backend.read_request(peer)
+        peer.send(ok(b"{}"))
+        backend.read_request(peer)
+        peer.close()
+
+    alpha.plays(script)
+    assert worker.chat(ALPHA).status == 200
+    assert worker.chat(ALPHA).status == 502
+    assert len(alpha.requests) == 2
+
+
+def test_a_stream_that_dies_gets_an_error_event_and_no_end(worker: Worker, alpha: Backend) -> None:
+    def script(backend: Backend, peer: Peer) -> None:
+        backend.read_request(peer)
+        peer.send(SSE_HEAD + event(0) + event(1))
+        time.sleep(0.05)
+        peer.reset()
+
+    alpha.plays(script)
+    client = worker.client()
+    client.send(post(STREAM))
+    raw = client.read_all()
+    body = raw.split(b"\r\n\r\n", 1)[1]
+    assert body.startswith(event(0) + event(1))
+    rest = body.removeprefix(event(0) + event(1))
+    assert b'data: {"error": ' in rest
+    assert b"[DONE]" not in rest
+    assert not rest.endswith(b"0\r\n\r\n")
+
+
+def test_a_stream_that_dies_within_an_event_is_just_cut(worker: Worker, alpha: Backend) -> None:
+    def script(backend: Backend, peer: Peer) -> None:
+        backend.read_request(peer)
+        peer.send(SSE_HEAD + event(0) + b"40\r\ndata: {")
+        time.sleep(0.05)
+        peer.close()
+
+    alpha.plays(script)
+    client = worker.client()
+    client.send(post(STREAM))
+    assert client.read_all().endswith(event(0) + b"40\r\ndata: {")
+
+
+def test_an_anthropic_stream_gets_anthropics_error(worker: Worker, alpha: Backend) -> None:
+    def script(backend: Backend, peer: Peer) -> None:
+        backend.read_request(peer)
+        peer.send(SSE_HEAD + chunk(b"event: ping\ndata: {}\n\n"))
+        time.sleep(0.05)
+        peer.close()
+
+    alpha.plays(script)
+    client = worker.client()
+    client.send(post(STREAM, path=b"/v1/messages"))
+    assert b'event: error\ndata: {"type": "error", "error": {' in client.read_all()
+
+
+def test_an_answer_of_known_length_that_stops_is_cut(worker: Worker, alpha: Backend) -> None:
+    def script(backend: Backend, peer: Peer) -> None:
+        backend.read_request(peer)
+        peer.send(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf")
+        time.sleep(0.05)
+        peer.close()
+
+    alpha.plays(script)
+    client = worker.client()
+    client.send(post(ALPHA))
+    raw = client.read_all()
+    assert raw.endswith(b"\r\n\r\nhalf")
+
+
+def test_an_answer_that_ends_with_its_connection_is_reset_where_it_was_cut(worker: Worker, alpha: Backend) -> None:
+    def script(backend: Backend, peer: Peer) -> None:
+        backend.read_request(peer)
+        peer.send(b"HTTP/1.1 200 OK\r\n\r\nhalf")
+        time.sleep(0.1)
+        peer.reset()
+
+    alpha.plays(script)
+    client = worker.client()
+    client.send(post(ALPHA))
+    client.read_until(b"half")
+    with pytest.raises(ConnectionResetError):
+        client.read_all()
+
+
+HOSTILE = {
+    "two lengths": b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}x",
+    "two equal lengths": b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\n{}",
+    "length and coding": b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "a length that is none": b"HTTP/1.1 200 OK\r\nContent-Length: two\r\n\r\n{}",
+    "an unknown coding": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+    "chunks in HTTP/1.0": b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "a bad chunk": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+    "an endless header": b"HTTP/1.1 200 OK\r\n" + b"X-A: b\r\n" * 20_000,
+    "a folded line": b"HTTP/1.1 200 OK\r\nX-A: b\r\n c\r\n\r\n",
+    "a bare LF": b"HTTP/1.1 200 OK\r\nX-A: b\nContent-Length: 0\r\n\r\n",
+    "a NUL": b"HTTP/1.1 200 OK\r\nX-A: \x00\r\n\r\n",
+    "a bad status": b"HTTP/1.1 2000 OK\r\n\r\n",
+    "no HTTP": b"hello\r\n\r\n",
+    "a flood of interim responses": b"HTTP/1.1 102 Processing\r\n\r\n" * 1000,
+    "an upgrade that nobody asked for": b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("raw", HOSTILE.values(), ids=HOSTILE)
+def test_a_hostile_answer_is_never_a_clean_200(worker: Worker, alpha: Backend, raw: bytes) -> None:
+    def script(backend: Backend, peer: Peer) -> None:
+        backend.read_request(peer)
+        peer.send(raw)
+
+    alpha.plays(script)
+    client = worker.client()
+    client.send(post(ALPHA))
+    message = read_message(client)
+    while message.status == 102:
+        message = read_message(client)
+    assert (message.status, code_of(message)) == (502, "bad_response")
+
+
+def test_a_bad_chunk_in_the_middle_is_a_visible_cut(worker: Worker, alpha: Backend) -> None:
+    def script(backend: Backend, peer: Peer) -> None:
+        backend.read_request(peer)
+        peer.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
+        time.sleep(0.05)
+        peer.send(b"3\r\nabcd\r\n0\r\n\r\n")
+
+    alpha.plays(script)
+    client = worker.client()
+    client.send(post(ALPHA))
+    assert client.read_all().endswith(b"3\r\nabc\r\n")
+
+
+def test_what_follows_an_answer_never_reaches_a_client(worker: Worker, alpha: Backend) -> None:
+    for framed in (ok(b"{}"), SSE_HEAD + DONE):
+        alpha.answers(framed + ok(b"poison"))
+        client = worker.client()
+        for _ in range(2):
+            client.send(post(ALPHA))
+            assert b"poison" not in read_message(client).body
+        assert len(alpha.connections) == 2, "the connection was not used again"
+
+
+def test_an_early_answer_ends_the_upload(worker: Worker, alpha: Backend) -> None:
+    def script(backend: Backend, peer: Peer) -> None:
+        peer.read_until(b"\r\n\r\n")
+        peer.send(b"HTTP/1.1 413 Too Large\r\ncontent-length: 0\r\n\r\n")
+        peer.ended()
+
+    alpha.plays(script)
+    client = worker.client()
+    client.send(post(b'{"model":"alpha","x":"' + b"y" * 9_000_000 + b'"}')[:600_000])
+    response = read_message(client)
+    assert (response.status, response.get(b"connection")) == (413, b"close")
+
+
+# clients that leave
+
+
+def wait_for_end(backend: Backend, seen: threading.Event, first: bytes = b"") -> None:
+    """A script that tells when the proxy hangs up."""
+
+    def script(backend: Backend, peer: Peer) -> None:
+        backend.read_request(peer)
+        if first:
+            peer.send(first)
+        if peer.ended():
+            seen.set()
+
+    backend.plays(script)
+
+
+@pytest.mark.parametrize("leave", [Peer.close, Peer.reset], ids=["closed", "reset"])
+@pytest.mark.parametrize("body", [ALPHA, STREAM], ids=["whole", "stream"])
+def test_a_client_that_leaves_before_the_first_byte_aborts_the_engine(
+    worker: Worker, alpha: Backend, body: bytes, leave: Callable[[Peer], None]
+) -> None:
+    seen = threading.Event()
+    wait_for_end(alpha, seen)
+    client = worker.client()
+    client.send(post(body))
+    assert until(lambda: alpha.requests)
+    begun = time.monotonic()
+    leave(client)
+    assert seen.wait(5)
+    assert time.monotonic() - begun < 1
+
+
+@pytest.mark.parametrize("leave", [Peer.close, Peer.reset], ids=["closed", "reset"])
+def test_clients_that_leave_in_mid_stream_abort_the_engine(
+    worker: Worker, alpha: Backend, leave: Callable[[Peer], None]
+) -> None:
+    ended: list[Peer] = []
+
+    def script(backend: Backend, peer: Peer) -> None:
+        backend.read_request(peer)
+        peer.send(SSE_HEAD)
+        try:
+            for number in range(1000):
+                peer.send(event(number))
+                time.sleep(0.02)
+        except OSError:
+            ended.append(peer)
+
+    alpha.plays(script)
+    clients = [worker.client() for _ in range(20)]
+    for client in clients:
+        client.send(post(STREAM))
+    for client in clients:
+        client.read_until(event(1))
+        leave(client)
+    assert until(lambda: len(ended) == 20, 1.5)
+
+
+def test_a_client_that_leaves_in_mid_upload_reaches_no_engine(worker: Worker, alpha: Backend) -> None:
+    client = worker.client()
+    client.send(post(ALPHA)[:-2])
+    client.close()
+    assert worker.chat(ALPHA).status == 200
+    assert len(alpha.connections) == 1
+
+
+def test_a_client_that_leaves_while_connecting_gives_it_up(start: Start) -> None:
+    import socket
+
+    full = socket.create_server(("127.0.0.1", 0), backlog=0)  # a listener that accepts nobody
+    fillers = [socket.socket() for _ in range(3)]
+    for filler in fillers:
+        filler.setblocking(False)
+        filler.connect_ex(full.getsockname())
+    worker = start(a_model("alpha", full.getsockname()[1]), limits=Limits(connect_timeout=0.5))
+    client = worker.client()
+    client.send(post(ALPHA))
+    client.reset()
+    begun = time.monotonic()
+    assert worker.chat(ALPHA).status == 503
+    assert time.monotonic() - begun < 2
+    for each in (*fillers, full):
+        each.close()
+
+
+# time
+
+
+def test_a_silent_engine_is_504_where_a_limit_is_set(start: Start, backend: Backend) -> None:
+    limits = Limits(response_timeout=0.3, idle_timeout=0.3)
+    worker = start(a_model("alpha", backend.port), limits=limits)
+    seen = threading.Event()
+    wait_for_end(backend, seen)
+    response = worker.chat(ALPHA)
+    assert (response.status, code_of(response)) == (504, "engine_timeout")
+    assert seen.wait(2)
+    seen.clear()
+    wait_for_end(backend, seen, SSE_HEAD + event(0))
+    client = worker.client()
+    client.send(post(STREAM))
+    raw = client.read_all()
+    assert b"engine_timeout" in raw
+    assert not raw.endswith(b"0\r\n\r\n")
+    assert seen.wait(2)
+
+
+def test_slow_requests_to_one_model_delay_no_other(worker: Worker, alpha: Backend, beta: Backend) -> None:
+    seen = threading.Event()
+    wait_for_end(alpha, seen)
+    for _ in range(100):
+        worker.client().send(post(ALPHA))
+    begun = time.monotonic()
+    assert worker.chat(b'{"model":"beta"}').status == 200
+    assert time.monotonic() - begun < 1
+
+
+# back-pressure
+
+
+def test_stalled_readers_cost_bounded_memory_and_hold_the_engine_back(start: Start, backend: Backend) -> None:
+    worker = start(a_model("alpha", backend.port))
+    sent: list[int] = []
+    size = 32 << 20
+
+    def script(backend: Backend, peer: Peer) -> None:
+        backend.read_request(peer)
+        peer.sock.settimeout(60)
+        peer.send(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size)
+        for _ in range(size >> 16):
+            peer.send(b"x" * 65536)
+            sent.append(1)
+
+    backend.plays(script)
+    worker.chat(b'{"model":"nobody"}')
+    before = worker.memory()
+    clients = [worker.client() for _ in range(5)]
+    for client in clients:
+        client.send(post(ALPHA))
+    assert until(lambda: len(backend.requests) == 5)
+    settled = -1
+    while settled != len(sent):
+        settled = len(sent)
+        time.sleep(0.3)
+    assert len(sent) < 5 * (size >> 16)
+    assert worker.memory() - before < 16 << 20
+    assert len(read_message(clients[0]).body) == size, "it goes on when it is read"
+
+
+def test_a_slow_engine_pauses_a_large_upload(start: Start, backend: Backend) -> None:
+    worker = start(a_model("alpha", backend.port))
+    go_on = threading.Event()
+
+    def script(backend: Backend, peer: Peer) -> None:
+        peer.read_until(b"\r\n\r\n")
+        go_on.wait(20)
+        left = len(body) - len(peer.rest)
+        while left:
+            left -= len(peer.sock.recv(min(left, 1 << 20)))
+        peer.send(ok(b"{}"))
+
+    backend.plays(script)
+    body = b'{"model":"alpha","x":"' + b"y" * (32 << 20) + b'"}'
+    before = worker.memory()
+    client = worker.client()
+    sender = threading.Thread(target=client.send, args=(post(body),))
+    sender.start()
+    sender.join(1.0)
+    assert sender.is_alive(), "the client is held back"
+    assert worker.memory() - before < 16 << 20
+    go_on.set()
+    assert read_message(client).status == 200
+    sender.join()
+
+
+# the end of the worker
+
+
+def test_draining_finishes_streams_and_takes_no_more(start: Start, backend: Backend) -> None:
+    worker = start(a_model("alpha", backend.port))
+    finish = threading.Event()
+
+    def script(backend: Backend, peer: Peer) -> None:
+        backend.read_request(peer)
+        peer.send(SSE_HEAD + event(0))
+        assert finish.wait(10)
+        peer.send(event(1) + DONE)
+
+    backend.plays(script)
+    stream, idle, late = worker.client(), worker.client(), worker.client()
+    stream.send(post(STREAM))
+    stream.read_until(event(0))
+    late.send(get(b"/health"))
+    read_message(late)
+    worker.process.terminate()
+    assert until(lambda: b"drains" in worker.log.read_bytes())
+    late.send(get(b"/health"))
+    answer = read_message(late)
+    assert (answer.status, answer.get(b"connection")) == (200, b"close"), "a request under way is answered"
+    assert idle.ended(3)
+    with pytest.raises(OSError, match="refused"):
+        worker.client()
+    finish.set()
+    assert stream.read_until(DONE)
+    assert worker.process.wait(5) == 0
+
+
+def test_draining_ends_at_its_limit(start: Start, backend: Backend) -> None:
+    worker = start(a_model("alpha", backend.port), drain_timeout=0.5)
+    seen = threading.Event()
+    wait_for_end(backend, seen, SSE_HEAD + event(0))
+    client = worker.client()
+    client.send(post(STREAM))
+    client.read_until(event(0))
+    begun = time.monotonic()
+    assert worker.stop() == 0
+    assert time.monotonic() - begun < 2.5
+    assert client.ended()
+    assert b"0\r\n\r\n" not in client.rest
+    assert not list(worker.plan.instance.run_dir.glob("proxy-*.sock"))
+
+
+def test_an_engine_on_a_unix_socket(start: Start, backend: Backend) -> None:
+    import socket
+
+    worker = start(a_model("alpha", 1, endpoint=Endpoint("127.0.0.1", 1, "@nothing")))
+    assert worker.chat(ALPHA).status == 503
+    worker.stop()
+    path = worker.plan.instance.run_dir / "engine.sock"
+    backend.listener.close()
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    listener.listen()
+    backend.serve_on(listener)
+    worker = start(a_model("alpha", 1, endpoint=Endpoint("127.0.0.1", 1, str(path))))
+    assert worker.chat(ALPHA).status == 200
+    assert backend.requests[0].get(b"host") == b"localhost"
