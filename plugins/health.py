@@ -53,6 +53,8 @@ _AWAY = 3.0
 _LOADING_INTERVAL = 0.5
 #: Seconds that circus gets to tell an exit code before a process that is gone is taken as gone without.
 _REAP_PATIENCE = 2.0
+#: Seconds until writing down is tried again.
+_SAVE_AGAIN = 5.0
 _GPU_PATIENCE = 5.0
 
 
@@ -84,7 +86,8 @@ class HealthPlugin(Plugin):
         self._unexplained: set[int] = set()
         self._last_beat = time.monotonic()
         self._published = (0.0, -1)
-        self._saved = -1
+        self._saved = self._saved_sequence = -1
+        self._save_after = 0.0
         self._hands = Hands(self._circus, self._feed)
         self._keeper: Keeper | None = None
         self._early: list[tuple[str, str, Any]] = []
@@ -246,6 +249,8 @@ class HealthPlugin(Plugin):
         """At once where something changed, else with the heartbeat."""
         if self._keeper is None:
             return
+        if self._saved_sequence != self._keeper.sequence:
+            self._save()  # before it is told: a successor is to know every state that anybody heard of
         at, changes = self._published
         now = time.monotonic()
         if changes != self._keeper.changes or now - at >= HEARTBEAT - BEAT:
@@ -253,16 +258,22 @@ class HealthPlugin(Plugin):
             self._published = (now, self._keeper.changes)
 
     def _save(self) -> None:
-        if self._keeper is None or self._saved == self._keeper.changes:
+        """Write down what changed. Where that fails it is tried again later: serving goes on meanwhile."""
+        if self._keeper is None or self._saved == self._keeper.changes or time.monotonic() < self._save_after:
             return
-        changes = self._keeper.changes
-        write_atomic(self._file, dump_memory(self._keeper.memory(self._owner)), mode=0o600)
-        self._saved = changes
+        changes, sequence = self._keeper.changes, self._keeper.sequence
+        try:
+            write_atomic(self._file, dump_memory(self._keeper.memory(self._owner)), mode=0o600)
+        except OSError as error:
+            log.warning("the states cannot be written down: %s", error)
+            self._save_after = time.monotonic() + _SAVE_AGAIN
+        else:
+            self._saved, self._saved_sequence = changes, sequence
 
     def close(self) -> None:
         """Save, and leave the sockets; engines go on."""
-        with self.guarded("saving"):
-            self._save()
+        self._save_after = 0.0
+        self._save()
         self._client.close()
         self._commands.close()
         self._subscriber.close()

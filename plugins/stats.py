@@ -68,8 +68,7 @@ class StatsPlugin(Plugin):
 
     def close(self) -> None:
         """Save, and leave the sockets."""
-        with self.guarded("saving"):
-            self._save()
+        self._save()
         self._inbox.close()
         self._publisher.close()
 
@@ -126,6 +125,12 @@ class StatsPlugin(Plugin):
         return totals
 
     def _save(self) -> None:
-        if self._dirty:
+        """Write the sums down. Where that fails it is tried again later: they are still here."""
+        if not self._dirty:
+            return
+        try:
             write_atomic(self._file, dump_totals(self._totals), mode=0o600)
+        except OSError as error:
+            log.warning("the counts cannot be written down: %s", error)
+        else:
             self._dirty = False
