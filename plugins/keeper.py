@@ -13,7 +13,8 @@ from vllm_circus import logline
 from vllm_circus.bus.messages import CommandMessage, ModelsMessage, ModelState, ReplyMessage
 from vllm_circus.lifecycle import events as e
 from vllm_circus.lifecycle.events import Action, Event, Moment
-from vllm_circus.lifecycle.machine import After, Life, advance, resume
+from vllm_circus.lifecycle.life import After, Life
+from vllm_circus.lifecycle.machine import advance, resume
 from vllm_circus.lifecycle.memory import Memory
 from vllm_circus.lifecycle.phases import expected_load, remaining_load, remember_load
 from vllm_circus.lifecycle.scheduler import Candidate, claimed_gpus, next_starts

@@ -7,7 +7,8 @@ from typing import Any
 
 from vllm_circus.config.models import Probe, Restart
 from vllm_circus.lifecycle.events import Action, Event, Moment
-from vllm_circus.lifecycle.machine import Life, advance
+from vllm_circus.lifecycle.life import Life
+from vllm_circus.lifecycle.machine import advance
 from vllm_circus.lifecycle.states import State
 from vllm_circus.plan.types import Endpoint, ModelPlan
 

@@ -8,7 +8,8 @@ import pytest
 from vllm_circus.config.models import Probe, Restart
 from vllm_circus.lifecycle import events as e
 from vllm_circus.lifecycle.events import Moment
-from vllm_circus.lifecycle.machine import KILL_AGAIN, START_PATIENCE, After, Life, resume
+from vllm_circus.lifecycle.life import After, Life
+from vllm_circus.lifecycle.machine import KILL_AGAIN, START_PATIENCE, resume
 from vllm_circus.lifecycle.states import State
 
 from .conftest import Story, model_plan

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from vllm_circus.lifecycle.machine import Life
+from vllm_circus.lifecycle.life import Life
 from vllm_circus.lifecycle.scheduler import Candidate, claimed_gpus, most_starts, next_starts
 from vllm_circus.lifecycle.states import State
 

@@ -111,8 +111,8 @@ def free_port() -> int:
 
 
 def config(port: int) -> dict[str, object]:
-    quick = {"interval": 0.3, "timeout": 1.0, "restart_after": 2.5}
-    retry = {"first_delay": 0.3, "max_delay": 1.0, "max_tries": 4, "reset_after": 3.0}
+    quick = {"interval": 0.3, "timeout": 1.0, "restart_after": 2.0}
+    retry = {"first_delay": 0.1, "max_delay": 0.2, "max_tries": 3, "reset_after": 1.0}
     models: list[dict[str, object]] = [
         {"name": "a", "aliases": ["ay"], "args": {"sim-token-seconds": 0.05}},
         {"name": "b", "drain_timeout": 1.0, "args": {"sim-token-seconds": 0.05}},
@@ -123,7 +123,7 @@ def config(port: int) -> dict[str, object]:
     common = {"model": "sim/m", "gpus": []}
     return {
         "proxy": {"host": "127.0.0.1", "port": port},
-        "defaults": {"engine": "simulator", "probe": quick, "restart": retry, "stop_timeout": 1.5},
+        "defaults": {"engine": "simulator", "probe": quick, "restart": retry, "stop_timeout": 1.0},
         "models": [{**common, "port": free_port(), **model} for model in models],
     }
 
@@ -247,14 +247,11 @@ def test_draining_ends_in_time_even_if_the_stream_does_not(running: Set) -> None
 def test_killing_the_health_plugin_restarts_nothing_and_its_successor_goes_on(running: Set) -> None:
     before = {name: running.wait(name, State.READY) for name in "ab"}
     sequence = running.models().sequence
-    for signum in (signal.SIGKILL, signal.SIGTERM):
-        old = running.plugin("health")
-        os.kill(old, signum)
-        wait_until(lambda old=old: running.models().pid != old)  # type: ignore[misc]
-        message = running.models()
-        assert message.sequence > sequence
-        sequence = message.sequence
-        assert {name: running.model(name) for name in "ab"} == before
+    old = running.plugin("health")
+    os.kill(old, signal.SIGKILL)
+    wait_until(lambda: running.models().pid != old)
+    assert running.models().sequence > sequence
+    assert {name: running.model(name) for name in "ab"} == before
     assert running.chat("a")[0] == running.chat("b")[0] == 200
 
 
@@ -280,10 +277,9 @@ def test_no_count_is_lost_or_doubled_when_the_stats_plugin_is_killed(running: Se
     before = requests()
     assert all(running.chat("a")[0] == 200 for _ in range(5))
     wait_until(lambda: requests() == before + 5)
-    for signum in (signal.SIGKILL, signal.SIGTERM):
-        old = running.plugin("stats")
-        os.kill(old, signum)
-        wait_until(lambda old=old: running.counts().pid != old)  # type: ignore[misc]
+    old = running.plugin("stats")
+    os.kill(old, signal.SIGKILL)
+    wait_until(lambda: running.counts().pid != old)
     assert running.chat("a")[0] == 200
     wait_until(lambda: requests() == before + 6)
 
@@ -299,7 +295,7 @@ def test_a_hung_engine_is_taken_out_and_restarted(running: Set) -> None:
     wait_until(lambda: running.model("b").pid not in {before.pid, None}, 10)
     assert not session(before.pid)
     running.wait("b", State.READY)
-    assert "did not answer for 2.5 s: no answer within 1 s" in running.instance.log("health").read_text()
+    assert "did not answer for 2 s: no answer within 1 s" in running.instance.log("health").read_text()
 
 
 def test_a_server_that_ignores_sigterm_is_killed(running: Set) -> None:
@@ -325,9 +321,9 @@ def test_a_load_can_be_broken_off(running: Set) -> None:
 def test_a_model_that_cannot_start_fails_after_its_tries_and_says_why(running: Set) -> None:
     running.wish("start", "broken")
     failed = running.wait("broken", State.FAILED, 40)
-    assert (failed.tries, failed.reason) == (4, "exit code 1: OSError: no!")
+    assert (failed.tries, failed.reason) == (3, "exit code 1: OSError: no!")
     log = running.instance.log("health").read_text()
-    assert log.count("broken: queued -> loading") == 4
+    assert log.count("broken: queued -> loading") == 3
     running.wait("a", State.READY)
     running.wait("b", State.READY)
     wait_until(lambda: running.circus.status()["model-broken"] == "stopped")

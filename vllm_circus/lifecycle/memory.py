@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING
 
-from vllm_circus.lifecycle.machine import Life
+from vllm_circus.lifecycle.life import Life
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter

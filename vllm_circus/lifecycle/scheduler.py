@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from vllm_circus.lifecycle.machine import Life
+from vllm_circus.lifecycle.life import Life
 from vllm_circus.lifecycle.states import State
 
 _CHANGING = frozenset({State.LOADING, State.DRAINING, State.STOPPING})
