@@ -53,7 +53,8 @@ def instance_option(command: F) -> F:
 
 def model_argument(*, required: bool) -> Callable[[F], F]:
     """Adds `MODEL…`, which the shell completes from the running set."""
-    return click.argument("names", metavar="MODEL...", nargs=-1, required=required, shell_complete=_complete_model)
+    metavar = "MODEL..." if required else "[MODEL...]"
+    return click.argument("names", metavar=metavar, nargs=-1, required=required, shell_complete=_complete_model)
 
 
 def _complete_model(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
