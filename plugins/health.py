@@ -53,6 +53,8 @@ _AWAY = 3.0
 _LOADING_INTERVAL = 0.5
 #: Seconds that circus gets to tell an exit code before a process that is gone is taken as gone without.
 _REAP_PATIENCE = 2.0
+#: Seconds between questions to a circus that does not answer.
+_ASK_AGAIN = 0.3
 #: Seconds until writing down is tried again.
 _SAVE_AGAIN = 5.0
 _GPU_PATIENCE = 5.0
@@ -113,12 +115,16 @@ class HealthPlugin(Plugin):
 
     async def _what_runs(self) -> dict[str, int]:
         """The living process of each model, as circus knows it; asked until it answers."""
+        said = ""
         while True:
             try:
-                found = {name: await self._circus.pids(watcher) for watcher, name in self._names.items()}
+                watchers = [watcher for watcher in await self._circus.status() if watcher in self._names]
+                found = {self._names[watcher]: await self._circus.pids(watcher) for watcher in watchers}
             except CircusError as error:
-                log.warning("circus does not tell what runs: %s", error)
-                await asyncio.sleep(0.2)
+                if str(error) != said:
+                    said = str(error)
+                    log.warning("circus does not tell what runs: %s", said)
+                await asyncio.sleep(_ASK_AGAIN)
                 continue
             return {name: pid for name, pids in found.items() for pid in pids if processes.is_alive(pid)}
 

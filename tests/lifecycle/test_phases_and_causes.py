@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vllm_circus.config.models import Restart
@@ -126,6 +126,7 @@ def test_how_it_ended_is_said_even_where_the_log_says_nothing() -> None:
     assert explain_exit(1, ["ValueError: no"]) == "exit code 1: ValueError: no"
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(alphabet=st.characters(codec="utf-8"), max_size=200), max_size=20))
 def test_any_log_has_a_cause_of_bounded_length(lines: list[str]) -> None:
     assert len(find_cause(lines)) <= 300

@@ -255,6 +255,16 @@ def test_killing_the_health_plugin_restarts_nothing_and_its_successor_goes_on(ru
     assert running.chat("a")[0] == running.chat("b")[0] == 200
 
 
+def test_a_health_plugin_without_a_memory_restarts_nothing_either(running: Set) -> None:
+    before = {name: running.wait(name, State.READY).pid for name in "ab"}
+    old = running.plugin("health")
+    os.kill(old, signal.SIGSTOP)
+    (running.instance.state_dir / "health.json").write_text('{"version": 1, "lives": [')
+    os.kill(old, signal.SIGKILL)
+    wait_until(lambda: running.models().pid != old)
+    assert {name: running.wait(name, State.READY).pid for name in "ab"} == before
+
+
 def test_an_engine_that_dies_while_nobody_watches_is_back(running: Set) -> None:
     before = running.wait("b", State.READY)
     assert before.pid is not None
