@@ -196,6 +196,17 @@ def test_a_killed_leader_takes_its_session_with_it(instance: Instance, start: St
     assert daemon.end() == 0
 
 
+@pytest.mark.parametrize("command", ["stop", "restart"])
+def test_a_model_that_is_stopped_leaves_no_child(instance: Instance, start: Start, command: str) -> None:
+    daemon = start(make_plan(instance, make_model("a", PARENT)))
+    child = int(daemon.wait_log("a", ""))
+    leader = daemon.pid_of("model-a")
+    daemon.client.call(command, name="model-a")
+    wait_for(lambda: not session_of(leader), 10)
+    assert is_gone(child)
+    assert daemon.end() == 0
+
+
 def test_children_that_ignore_the_end_go_with_their_leader(instance: Instance, start: Start) -> None:
     daemon = start(make_plan(instance, make_model("a", PARENT)))
     child = int(daemon.wait_log("a", ""))

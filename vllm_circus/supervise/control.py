@@ -64,7 +64,9 @@ def stop_daemon(
     `timeout` is how many seconds it may take before it is killed and its processes are swept; None allows what the
     grace times of its processes need. `progress` gets a sentence now and then. Raises NotRunning when nothing runs.
     """
-    pid = running_pid(instance)
+    deadline = time.monotonic() + _POLL * 20
+    while (pid := running_pid(instance)) == 0 and time.monotonic() < deadline:
+        time.sleep(_POLL)  # it has the lock, and is about to write its pid
     process = read_process(pid) if pid else None
     if process is None:
         raise NotRunning(f"instance {instance.name!r} does not run")
