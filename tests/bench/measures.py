@@ -92,7 +92,7 @@ class Effort:
     warm: float
 
 
-FULL = Effort(rounds=5, seconds=0.8, warm=0.25)
+FULL = Effort(rounds=5, seconds=0.7, warm=0.25)
 QUICK = Effort(rounds=1, seconds=0.15, warm=0.05)
 
 

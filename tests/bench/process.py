@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
-import signal
 import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-_PR_SET_PDEATHSIG = 1  # prctl(2)
 ROOT = Path(__file__).parents[2]
 
 
@@ -35,25 +33,14 @@ def start(
     """A process on one core, which is told to end when we do. Its words go to `log`; `piped` leaves stdout to us."""
     with log.open("ab") as words:
         return subprocess.Popen(
-            argv,
+            [sys.executable, "-m", "tests.bench.pinned", str(core), *argv],
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE if piped else words,
             stderr=words,
             text=True,
             pass_fds=fds,
-            preexec_fn=_prepare(core),  # noqa: PLW1509 - no thread runs yet
         )
-
-
-def _prepare(core: int) -> Callable[[], None]:
-    prctl = ctypes.CDLL(None).prctl
-
-    def prepare() -> None:
-        os.sched_setaffinity(0, {core})
-        prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-
-    return prepare
 
 
 def end(process: subprocess.Popen[str]) -> None:

@@ -22,13 +22,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+import zmq
 
 from tests.bench.load import BenchError
 from tests.bench.process import Cores, end, start
 from tests.bench.wire import KEY, MODEL, PATH, make_request
 from vllm_circus.config.load import load_config
 from vllm_circus.facts import gather_facts
-from vllm_circus.paths import find_instance
+from vllm_circus.paths import Instance, find_instance
 from vllm_circus.plan.decide import make_plan
 from vllm_circus.plan.types import Plan, dump_plan
 
@@ -135,11 +136,27 @@ def run_circus(home: Path, cores: Cores, engine: int, *, keys: bool) -> Iterator
         argv = [sys.executable, "-m", "vllm_circus.proxy", "--plan", str(plan.instance.plan), "--fd", str(descriptor)]
         process = start(argv, cores.proxy, log=log, fds=(descriptor,))
     try:
-        _wait_until_it_answers(process, port, log)
-        name = CIRCUS_KEYS if keys else CIRCUS
-        yield Target(name, port, (process.pid,), "")
+        with _bind_buses(plan.instance):
+            _wait_until_it_answers(process, port, log)
+            yield Target(CIRCUS_KEYS if keys else CIRCUS, port, (process.pid,), "")
     finally:
         end(process)
+
+
+@contextmanager
+def _bind_buses(instance: Instance) -> Iterator[None]:
+    """Where the worker reports and listens; nobody says anything: a model of which nothing is known is routed to."""
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    try:
+        for kind, address in (
+            (zmq.XPUB, instance.health_bus),
+            (zmq.XPUB, instance.stats_bus),
+            (zmq.PULL, instance.stats_inbox),
+        ):
+            context.socket(kind).bind(address)
+        yield
+    finally:
+        context.destroy(linger=0)
 
 
 def _make_plan(home: Path, port: int, engine: int, *, keys: bool) -> Plan:
