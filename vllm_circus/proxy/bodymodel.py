@@ -159,8 +159,11 @@ class JsonModel:
         return match.end()
 
     def _value(self, data: bytes, at: int) -> int:
-        """At the first byte of a value."""
+        """At a value, or at the blank before it."""
         self._state = JsonModel._value
+        at = _BLANK.match(data, at).end()  # type: ignore[union-attr]  # it matches nothing, too
+        if at == len(data):
+            return at
         first = data[at]
         if self._wanted and first not in _OPEN:
             match = _STRING.match(data, at) or _SCALAR.match(data, at)
@@ -363,12 +366,14 @@ class FormModel:
             return found + len(self._delimiter)
         if self._part == "model":
             if len(data) - at > _LONGEST_NAME:
-                raise BadBody("The field `model` is too long.")
+                raise _long_field()
         else:
             self._rest = data[max(at, len(data) - len(self._delimiter)) :]
         return -1
 
     def _named(self, value: bytes) -> None:
+        if len(value) > _LONGEST_NAME:
+            raise _long_field()
         try:
             name = value.decode() or None
         except UnicodeDecodeError:
@@ -377,3 +382,7 @@ class FormModel:
             self.conflict = True
         self._seen = True
         self.name = name
+
+
+def _long_field() -> BadBody:
+    return BadBody("The field `model` is too long.")

@@ -1,0 +1,142 @@
+"""Heads of requests and responses: what is taken is taken by llhttp too, and says the same there."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import httptools
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vllm_circus.config.models import Limits
+from vllm_circus.proxy.errors import BadMessage, BadResponse
+from vllm_circus.proxy.head import engine_head, parse_request
+from vllm_circus.proxy.reply import client_head, framing_of, parse_response
+
+LIMITS = Limits()
+NAMES = st.sampled_from(
+    [b"Host", b"X-A", b"Content-Length", b"Transfer-Encoding", b"Connection", b"Cookie", b"Accept", b"x_y", b"Expect"]
+)
+VALUES = st.sampled_from(
+    [b"x", b"5", b"chunked", b"close", b"", b"a, b", b"100-continue", b"\xe9", b'"q"', b"keep-alive"]
+)
+NOISE = st.text("aA:1 \t\r\n\x00\x7f-_,;", max_size=5).map(str.encode)
+
+
+@st.composite
+def heads(draw: st.DrawFn) -> bytes:
+    """Heads that are nearly right."""
+    method = draw(st.sampled_from([b"GET", b"POST", b"OPTIONS", b"DELETE"]))
+    target = draw(st.sampled_from([b"/", b"/v1/models?x=1", b"http://h/x", b"*", b"x", b"/a b", b"/%00"]))
+    version = draw(st.sampled_from([b"HTTP/1.1", b"HTTP/1.0", b"HTTP/2.0", b"http/1.1", b"HTTP/1.1 "]))
+    fields = [b"Host: h", *draw(st.lists(st.tuples(NAMES, NOISE | st.just(b":"), VALUES).map(b"".join), max_size=4))]
+    spaced = draw(st.lists(st.tuples(NAMES, VALUES).map(lambda pair: pair[0] + b": " + pair[1]), max_size=4))
+    end = draw(st.sampled_from([b"\r\n", b"\r\n", b"\r\n", b"\n", b"\r"]))
+    return b" ".join((method, target, version)) + b"\r\n" + end.join((*fields, *spaced)) + b"\r\n\r\n"
+
+
+class Oracle:
+    def __init__(self) -> None:
+        self.url = b""
+        self.fields: list[tuple[bytes, bytes]] = []
+        self.keep_alive: bool | None = None
+
+    def on_url(self, url: bytes) -> None:
+        self.url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.fields.append((name, value))
+
+
+@given(heads())
+def test_a_request_that_is_taken_is_the_same_to_llhttp(raw: bytes) -> None:
+    try:
+        head = parse_request(raw, LIMITS)
+    except BadMessage:
+        return
+    oracle = Oracle()
+    parser = httptools.HttpRequestParser(oracle)
+    parser.feed_data(raw)
+    assert parser.get_method() == head.method
+    assert parser.get_http_version() == f"1.{head.minor}"
+    theirs = {name.lower(): value for name, value in oracle.fields}
+    assert head.chunked == (b"transfer-encoding" in theirs)
+    assert head.length == (int(theirs[b"content-length"]) if b"content-length" in theirs else None)
+    for line in head.lines:
+        name, _, value = line.partition(b":")
+        assert (name, value.strip(b" \t")) in oracle.fields
+
+
+@given(heads())
+def test_what_goes_to_the_engine_is_a_good_request_with_one_framing(raw: bytes) -> None:
+    try:
+        head = parse_request(raw, LIMITS)
+    except BadMessage:
+        return
+    sent = engine_head(head, host=b"engine:1", request_id=b"id", peer=b"1.2.3.4", key=b"k")
+    oracle = Oracle()
+    httptools.HttpRequestParser(oracle).feed_data(sent)
+    names = [name.lower() for name, _ in oracle.fields]
+    assert (b"Host", b"engine:1") in oracle.fields
+    for name in (b"host", b"authorization", b"x-request-id", b"x-forwarded-for"):
+        assert names.count(name) == 1
+    assert names.count(b"content-length") + names.count(b"transfer-encoding") == int(
+        head.chunked or head.length is not None
+    )
+    assert sent.count(b"\r\n\r\n") == 1
+
+
+def test_the_lines_that_pass_keep_spelling_order_and_duplicates() -> None:
+    raw = b"GET / HTTP/1.1\r\nHost: h\r\nX-b:  2 \r\nConnection: x-drop\r\nX-a:1\r\nX-Drop: 1\r\nX-b: 3\r\n\r\n"
+    assert parse_request(raw, LIMITS).lines == [b"X-b:  2 ", b"X-a:1", b"X-b: 3"]
+
+
+def test_a_connection_field_cannot_take_the_framing_away() -> None:
+    raw = b"POST / HTTP/1.1\r\nHost: h\r\nConnection: content-length, host\r\nContent-Length: 3\r\n\r\n"
+    sent = engine_head(parse_request(raw, LIMITS), host=b"e", request_id=b"i", peer=b"p", key=None)
+    assert b"Content-Length: 3" in sent
+    assert b"Host: e" in sent
+
+
+@pytest.mark.parametrize(
+    ("lines", "minor", "keeps"),
+    [
+        (b"", 1, True),
+        (b"", 0, False),
+        (b"Connection: close\r\n", 1, False),
+        (b"Connection: Keep-Alive\r\n", 0, True),
+        (b"Connection: keep-alive, close\r\n", 1, False),
+        (b"Connection: x\r\nConnection: CLOSE\r\n", 1, False),
+    ],
+)
+def test_who_keeps_the_connection(lines: bytes, minor: int, keeps: bool) -> None:
+    raw = b"GET / HTTP/1.%d\r\nHost: h\r\n%b\r\n" % (minor, lines)
+    assert parse_request(raw, LIMITS).keep_alive is keeps
+
+
+def test_an_ipv6_host_is_one() -> None:
+    parse_request(b"GET / HTTP/1.1\r\nHost: [::1]:8000\r\n\r\n", LIMITS)
+
+
+def test_the_client_gets_the_engines_lines_and_ours() -> None:
+    raw = b"HTTP/1.1 200 OK\r\nServer: u\r\nAccess-Control-Allow-Origin: *\r\nContent-Length: 2\r\nX-A: 1\r\n\r\n"
+    head = parse_response(raw)
+    made = client_head(
+        head, framing_of(head, b"GET"), request_id=b"id", minor=1, keep_alive=True, extra=b"vary: Origin\r\n"
+    )
+    assert made == (
+        b"HTTP/1.1 200 OK\r\nServer: u\r\nX-A: 1\r\ncontent-length: 2\r\nx-request-id: id\r\nvary: Origin\r\n\r\n"
+    )
+
+
+def test_a_head_response_keeps_its_length_and_has_no_body() -> None:
+    head = parse_response(b"HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n")
+    assert framing_of(head, b"HEAD") is None
+    assert b"content-length: 20" in client_head(head, None, request_id=b"i", minor=1, keep_alive=True, extra=b"")
+
+
+@given(st.binary(max_size=40) | st.text("HTP/1. 20OK\r\n:x", max_size=60).map(str.encode))
+def test_no_bytes_break_the_reading_of_a_response(raw: bytes) -> None:
+    with suppress(BadResponse):
+        parse_response(raw + b"\r\n\r\n")
