@@ -77,7 +77,7 @@ def operate(instance: Instance, verb: Verb, names: tuple[str, ...], *, wait: boo
     from vllm_circus.bus.messages import CommandMessage
     from vllm_circus.cli.waiting import check_failed, current_states, judge_of, wait_for
 
-    before = current_states(instance)
+    before = current_states(instance, ANSWER_WITHIN)  # which also waits for a health plugin that is just starting
     reply = send_command(instance.commands, CommandMessage(verb, wanted), ANSWER_WITHIN)
     if reply.error:
         raise CircusError(reply.error)

@@ -90,11 +90,16 @@ def wait_ready(instance: Instance, timeout: float | None) -> None:
     from vllm_circus.cli.waiting import check_failed, judge_start, wait_for
 
     names = [model.name for model in need_outline(instance).models if model.enabled]
-    check_failed(instance, wait_for(instance, names, judge_start, before={}, timeout=timeout))
+    try:
+        failed = wait_for(instance, names, judge_start, before={}, timeout=timeout)
+    except KeyboardInterrupt:
+        say(f"no longer waiting; the set goes on starting, and `{words(instance, 'down')}` stops it")
+        raise
+    check_failed(instance, failed)
 
 
 def _say_where(instance: Instance) -> None:
-    say(f"serving on {need_outline(instance).url}; next: `{words(instance, 'status')}`, `{words(instance, 'logs -f')}`")
+    say(f"proxy on {need_outline(instance).url}; next: `{words(instance, 'status')}`, `{words(instance, 'logs -f')}`")
     say(f"circusctl --endpoint {instance.control}")
 
 

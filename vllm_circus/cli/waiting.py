@@ -5,6 +5,7 @@ The rules of what counts as done are pure; `wait_for` reads the bus and talks to
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
     from vllm_circus.paths import Instance
 
 States = Mapping[str, ModelState]
+
+#: Seconds without a word of the health plugin after which nobody can say what becomes of a wish; circus has started
+#: it again long before, if it can be.
+SILENCE = 30.0
 
 
 class Verdict(Enum):
@@ -74,16 +79,18 @@ def wait_for(
     """Wait until `judge` has a verdict on every model; returns those that failed.
 
     Raises:
-        NotRunning: circusd went away, or `timeout` seconds were over.
+        NotRunning: circusd went away, the health plugin is silent, or `timeout` seconds were over.
     """
     from vllm_circus.bus.subscribe import follow
 
     waiting, report = list(names), Reporter(sys.stderr.isatty())
     failed: dict[str, ModelState] = {}
     deadline = None if timeout is None else time.monotonic() + timeout
+    heard = time.monotonic()
     try:
         for message in follow(instance, 0.25):
             if isinstance(message, ModelsMessage):
+                heard = time.monotonic()
                 states = {state.name: state for state in message.models if state.name in waiting}
                 report.show(states, time.time())
                 verdicts = {name: judge(before.get(name), state) for name, state in states.items()}
@@ -91,13 +98,17 @@ def wait_for(
                 waiting = [name for name in waiting if verdicts.get(name, Verdict.WAITING) is Verdict.WAITING]
             if not waiting:
                 return failed
-            _check_hope(instance, waiting, deadline, timeout)
+            _check_hope(instance, heard)
+            if deadline is not None and time.monotonic() > deadline:
+                raise NotRunning(
+                    f"not there after {timeout:g} s: {', '.join(waiting)}", hint=f"see `{words(instance, 'status')}`"
+                )
     finally:
         report.close()
     return failed
 
 
-def current_states(instance: Instance, timeout: float = 2.0) -> dict[str, ModelState]:
+def current_states(instance: Instance, timeout: float) -> dict[str, ModelState]:
     """What the health plugin says now; empty where it says nothing within `timeout` seconds."""
     from vllm_circus.bus.messages import TOPIC_MODELS
     from vllm_circus.bus.subscribe import latest
@@ -114,13 +125,11 @@ def check_failed(instance: Instance, failed: States) -> None:
     raise NotRunning("\n       ".join(reasons), hint=f"see `{words(instance, f'logs {min(failed)}')}`")
 
 
-def _check_hope(instance: Instance, waiting: list[str], deadline: float | None, timeout: float | None) -> None:
+def _check_hope(instance: Instance, heard: float) -> None:
     if running_pid(instance) is None:
         raise NotRunning(f"{instance_words(instance)} ended meanwhile", hint=f"see `{words(instance, 'logs circusd')}`")
-    if deadline is not None and time.monotonic() > deadline:
-        raise NotRunning(
-            f"not there after {timeout:g} s: {', '.join(waiting)}", hint=f"see `{words(instance, 'status')}`"
-        )
+    if time.monotonic() - heard > SILENCE:
+        raise NotRunning("the health plugin is silent", hint=f"see `{words(instance, 'logs health')}`")
 
 
 class Reporter:
@@ -153,7 +162,8 @@ class Reporter:
     def _tick(self, states: States, now: float) -> None:
         coming = [f"{s.name} {s.state} {duration(now - s.since_at)}" for s in states.values() if not s.state.settled]
         if coming:
-            sys.stderr.write(f"\r\x1b[K… {', '.join(coming)}"[:100])
+            width = shutil.get_terminal_size().columns - 1
+            sys.stderr.write(f"\r\x1b[K{', '.join(coming)[:width]}")
             sys.stderr.flush()
             self._ticking = True
 
