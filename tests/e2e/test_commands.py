@@ -7,8 +7,9 @@ import os
 import select
 import signal
 import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -181,7 +182,19 @@ def test_status_goes_on_until_the_set_ends(circus: Circus, models_file: Path) ->
     assert watching.wait(60) == 3
 
 
-def test_two_instances_live_side_by_side(circus: Circus, short_dir: Path, models_file: Path, free_port: Port) -> None:
+@pytest.fixture
+def by_hand(free_port: Port) -> Iterator[subprocess.Popen[bytes]]:
+    """A server that somebody started by hand, and that is none of ours."""
+    command = [sys.executable, "-m", "vllm_circus.simulator", "serve", "own/model", "--port", str(free_port())]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    yield process
+    process.terminate()
+    process.wait(30)
+
+
+def test_two_instances_live_side_by_side(
+    circus: Circus, short_dir: Path, models_file: Path, free_port: Port, by_hand: subprocess.Popen[bytes]
+) -> None:
     other = Circus(short_dir, "other")
     other_file = write_models(short_dir / "other.yaml", free_port)
     try:
@@ -193,6 +206,9 @@ def test_two_instances_live_side_by_side(circus: Circus, short_dir: Path, models
         assert other.processes() == []
         assert circus.processes() == pids
         assert ask(circus, "alpha").status_code == 200
+        os.kill(circus.status()["circusd"]["pid"], signal.SIGKILL)
+        circus("down")
+        assert by_hand.poll() is None
     finally:
         other.end()
 
