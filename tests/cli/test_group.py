@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from importlib.util import find_spec
+from pathlib import Path
 
 import click
 import pytest
 
 from tests.cli.conftest import Command
 from vllm_circus import __version__
+from vllm_circus.cli import operate
 from vllm_circus.cli.app import ALIASES, COMMANDS, app
+from vllm_circus.cli.common import Session
+from vllm_circus.paths import Instance
 
 HEAVY = ("rich", "pydantic", "tornado", "requests", "circus", "zmq", "yaml", "psutil", "asyncio", "pynvml")
 
@@ -99,3 +104,23 @@ def test_an_instance_that_cannot_be_a_folder_is_refused(command: Command) -> Non
     outcome = command("--instance", "../etc", "status")
     assert outcome.code == 1
     assert "instance name '../etc' is not usable" in outcome.err
+
+
+def test_the_shell_completes_commands_and_options(home: object) -> None:
+    def completed(words: str, at: int) -> list[str]:
+        wish = {"COMP_WORDS": words, "COMP_CWORD": str(at), "_VLLM_CIRCUS_COMPLETE": "bash_complete"}
+        command = [sys.executable, "-m", "vllm_circus"]
+        run = subprocess.run(command, env={**os.environ, **wish}, capture_output=True, text=True, check=True)
+        return [line.removeprefix("plain,") for line in run.stdout.splitlines()]
+
+    assert completed("vllm-circus st", 1) == ["status", "start", "stop"]
+    assert completed("vllm-circus logs --si", 2) == ["--since"]
+
+
+def test_the_shell_completes_models_of_the_last_plan(
+    home: object, instance: Instance, command: Command, models_file: Path
+) -> None:
+    command("render", str(models_file), "--output", str(instance.run_dir))
+    (argument,) = [p for p in operate.start.params if isinstance(p, click.Argument)]
+    completed = argument.shell_complete(click.Context(operate.start, obj=Session()), "al")
+    assert [item.value for item in completed] == ["alpha"]
