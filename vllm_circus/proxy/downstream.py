@@ -15,7 +15,7 @@ from vllm_circus.proxy.allow import find_page
 from vllm_circus.proxy.errors import BadMessage, Refused, answer, unknown_path
 from vllm_circus.proxy.exchange import Exchange
 from vllm_circus.proxy.framing import MORE
-from vllm_circus.proxy.head import RequestHead, check_beginning, parse_request, usable_request_id
+from vllm_circus.proxy.head import NO_HEAD, check_beginning, parse_request, usable_request_id
 from vllm_circus.proxy.sockets import reset_on_close, was_reset
 
 if TYPE_CHECKING:
@@ -245,9 +245,9 @@ class Downstream(asyncio.Protocol):
     def _request(self, data: bytes, end: int) -> bytes:
         """Begin one request, whose head ends at `end`; returns what follows it. Raises BadMessage for a bad head."""
         relay = self._relay
-        head = parse_request(data if end == len(data) else data[:end], relay.limits)
+        head, length = parse_request(data if end == len(data) else data[:end], relay.limits)
         request_id = usable_request_id(head.read.get(b"x-request-id")) or relay.new_request_id()
-        exchange = self._exchange = Exchange(relay, self, head, request_id)
+        exchange = self._exchange = Exchange(relay, self, head, length, request_id)
         if head.method == b"OPTIONS":
             self._options(exchange)
             return data[end:]
@@ -259,7 +259,7 @@ class Downstream(asyncio.Protocol):
         if exchange.complete:
             return data[end:]
         self._deadline = relay.clock() + relay.limits.header_timeout
-        if head.expects and end == len(data):
+        if head.expects and exchange.has_body and end == len(data):
             self.write(_CONTINUE)
         return self._body(exchange, data, end) if end < len(data) else b""
 
@@ -301,8 +301,8 @@ class Downstream(asyncio.Protocol):
         """Answer what is not a request, and end."""
         exchange = self._exchange
         if exchange is None:
-            head = RequestHead(b"", b"", b"", 1, [], chunked=True)  # what else comes is not known to end
-            exchange = self._exchange = Exchange(self._relay, self, head, self._relay.new_request_id())
+            relay = self._relay
+            exchange = self._exchange = Exchange(relay, self, NO_HEAD, None, relay.new_request_id())
         exchange.fail(error)
 
     # the end

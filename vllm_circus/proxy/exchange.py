@@ -55,6 +55,7 @@ class Exchange:
         "_tail",
         "_upstream",
         "_write",
+        "asks_tunnel",
         "began",
         "chunks",
         "counter",
@@ -64,6 +65,7 @@ class Exchange:
         "intake",
         "is_tunnel",
         "keep_alive",
+        "length",
         "page",
         "request_id",
         "response_bytes",
@@ -72,12 +74,15 @@ class Exchange:
         "unchunked",
     )
 
-    def __init__(self, relay: Relay, down: Downstream, head: RequestHead, request_id: bytes) -> None:
+    def __init__(
+        self, relay: Relay, down: Downstream, head: RequestHead, length: int | None, request_id: bytes
+    ) -> None:
         self._relay = relay
         self._clock = relay.clock
         self._write = down.write
         self.down = down
         self.head = head
+        self.length = length
         self.request_id = request_id
         self.page: Page | None = None
         self.intake: Intake | None = None
@@ -86,7 +91,7 @@ class Exchange:
         self._upstream: Upstream | None = None
         self._give_up: Callable[[], object] | None = None
         self._framing: Framing | None = None
-        self._is_stream = self.is_tunnel = self.unchunked = self.retried = self._over = False
+        self._is_stream = self.asks_tunnel = self.is_tunnel = self.unchunked = self.retried = self._over = False
         self._tail = new_tail()
         self._deadline = inf
         self.keep_alive = False
@@ -99,7 +104,12 @@ class Exchange:
     @property
     def complete(self) -> bool:
         """Whether the whole request has come."""
-        return self.intake.complete if self.intake is not None else not self.head.has_body
+        return self.intake.complete if self.intake is not None else not self.has_body
+
+    @property
+    def has_body(self) -> bool:
+        """Whether the request announces any byte of a body."""
+        return self.head.chunked or bool(self.length)
 
     @property
     def backend_name(self) -> str:
@@ -122,9 +132,8 @@ class Exchange:
         if head.method not in page.methods:
             allow = b"allow: " + b", ".join(sorted(page.methods))
             raise Refused(405, "method_not_allowed", "This path does not take that method.", headers=(allow,))
-        if page.where is not Where.TUNNEL or head.upgrade != b"websocket":
-            head.upgrade = b""
-        self.intake = Intake(head, page, relay.limits.max_body_bytes)
+        self.asks_tunnel = page.where is Where.TUNNEL and head.upgrade == b"websocket"
+        self.intake = Intake(head, self.length, page, relay.limits.max_body_bytes)
         if self.intake.complete:
             self._body_came(self.intake)
 
@@ -186,10 +195,12 @@ class Exchange:
         assert backend is not None and intake is not None  # noqa: S101, PT018 - _dispatch() saw to it
         start = engine_head(
             head,
+            self.length,
             host=head.read.get(b"host", backend.host) if backend.is_control else backend.host,
             request_id=self.request_id,
             peer=self.down.peer,
             key=backend.key,
+            tunnel=self.asks_tunnel,
         )
         again = upstream.used and intake.complete
         body = intake.peek() if again else self._release()
@@ -203,14 +214,14 @@ class Exchange:
 
     def _release(self) -> bytes:
         """What was held of the body."""
-        if self.intake is None:
+        if self.intake is None or not self.intake.held:
             return b""
         self._relay.hold(-self.intake.held)
         return self.intake.take()
 
     # the response
 
-    def respond(self, head: ResponseHead, framing: Framing | None) -> bytes:
+    def respond(self, head: ResponseHead, length: int | None, framing: Framing | None) -> bytes:
         """The backend's final head has come; returns what the client gets for it."""
         if self.intake is not None and self.intake.held:
             self._release()  # it is not sent again from here on
@@ -228,7 +239,7 @@ class Exchange:
             extra += b"%b: %b\r\n" % (ERROR_HEADER, head.read[ERROR_HEADER])
         return client_head(
             head,
-            framing,
+            length,
             request_id=self.request_id,
             minor=client.minor,
             keep_alive=self.keep_alive,
@@ -238,8 +249,7 @@ class Exchange:
     def interim(self, head: ResponseHead) -> None:
         """A 1xx response has come; `100 Continue` was ours to send."""
         if self.head.minor and head.status != 100:
-            lines = [b"HTTP/1.1 %d %b" % (head.status, head.reason), *head.lines]
-            self._write(b"\r\n".join(lines) + b"\r\n\r\n")
+            self._write(head.start + b"\r\n")
 
     def relay_head(self, start: bytes) -> None:
         """Hand on a head without a body, or before its body."""

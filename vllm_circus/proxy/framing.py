@@ -2,7 +2,7 @@
 
 Rules: the bytes are never changed; a reader is told each piece as it arrives and says where in it the message ends.
 The grammar is that of RFC 9112, section 7.1, and nothing wider: a chunk size is hexadecimal digits and nothing else,
-line ends are CRLF, extensions are visible characters. What is doubtful raises `BadFraming`, since two readers that
+line ends are CRLF. What is doubtful raises `BadFraming`, since two readers that
 disagree about an end are a hole.
 """
 
@@ -13,9 +13,14 @@ from typing import Protocol
 
 MORE = -1
 
-_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:;[\t\x20-\x7e]{0,1024})?\r\n")
+_TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
+_QUOTED = rb'"(?:[\t\x20-\x21\x23-\x5b\x5d-\x7e]|\\[\t\x20-\x7e])*+'
+_EXTENSIONS = rb"(?:;" + _TOKEN + rb"(?:=(?:" + _TOKEN + rb"|" + _QUOTED + rb'"))?+)*+'
+_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})" + _EXTENSIONS + rb"\r\n")
+#: What may still become a size line.
+_SIZE_BEGINNING = re.compile(rb"[0-9A-Fa-f]{1,15}" + _EXTENSIONS + rb"(?:\r|;|=(?:" + _QUOTED + rb"\\?+)?)?")
 _LONGEST_SIZE_LINE = 1100
-_TRAILER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]++):[\t\x20-\x7e\x80-\xff]*+\r\n")
+_TRAILER = re.compile(rb"(" + _TOKEN + rb"):[\t\x20-\x7e\x80-\xff]*+\r\n")
 _LONGEST_TRAILER = 8192
 _MOST_TRAILERS = 64
 #: Fields that say how a message is read or who sent it: RFC 9110, section 6.5.1, allows none of them in trailers.
@@ -172,9 +177,6 @@ class ByChunks:
         if self._trailers > _MOST_TRAILERS:
             raise BadFraming("there are too many trailers")
         return match.end()
-
-
-_SIZE_BEGINNING = re.compile(rb"[0-9A-Fa-f]{1,15}(?:;[\t\x20-\x7e]{0,1024})?\r?")
 
 
 def _check_part(part: bytes) -> None:

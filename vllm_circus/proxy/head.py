@@ -3,13 +3,15 @@
 Rules: a head is taken whole or not at all. One regular expression says what is well-formed (RFC 9112, sections 3 and
 5), so there is no bare CR or LF, no folded line, no blank before a colon, no name that is not a token and no control
 byte in what goes on. Of Content-Length and Transfer-Encoding there is at most one, once. What passes is passed as it
-was written: the lines that stay are the client's own bytes, in their order, duplicates included.
+was written: the lines that stay are the client's own bytes, in their order, duplicates included. What was read once
+is remembered (bounded), since a client's heads differ in little but their length.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 
 from vllm_circus.config.models import Limits
@@ -21,6 +23,8 @@ _REQUEST = re.compile(rb"(" + _TOKEN + rb"{1,32}) ([\x21-\x7e]++) HTTP/1\.([01])
 _REQUEST_LINE = re.compile(_TOKEN + rb"{1,32} [\x21-\x7e]++ HTTP/(\d)\.(\d)\r\n")
 _ABSOLUTE = re.compile(rb"(?i:https?)://([^/?#]*)(.*)")
 _HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(?::[0-9]{0,5})?")
+#: Content-Length as clients write it; its line is taken out before the rest is looked up.
+_LENGTH_LINE = re.compile(rb"\r\n[Cc]ontent-[Ll]ength: ([0-9]{1,18})(?=\r\n)")
 _LENGTH = re.compile(rb"[0-9]{1,18}")
 _REQUEST_ID = re.compile(rb"[!-~]{1,128}")
 
@@ -42,39 +46,41 @@ _PASSES, _READS = 1, 2  # bits: the line goes on, we look at it
 _ROLES = dict.fromkeys(_DROPPED, 0) | dict.fromkeys(_READ, _READS) | dict.fromkeys(_NOTED, _READS | _PASSES)
 #: Bytes of a line up to which it is worth remembering.
 _USUAL_LINE = 256
+#: The same of a whole head: with 1024 of them, two megabytes at the most.
+_USUAL_HEAD = 2048
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class RequestHead:
-    """One request's head.
+    """One request's head, less its Content-Length: clients send the same one over and over, so it is shared.
 
     Attributes:
         path, query: of the target, without the question mark; an absolute target has lost its scheme and host.
         minor: 0 or 1, of HTTP/1.x.
         lines: the field lines that pass to an engine, without line ends.
-        length: Content-Length, or None.
         keep_alive: the client wants the connection to stay.
         expects: the client waits for `100 Continue` before it sends the body.
         upgrade: the lower-case protocol of an Upgrade that Connection names too, or empty.
         read: the fields that we read ourselves, by lower-case name.
+        start, rest: what an engine gets of it, up to the value of Host, and after the fields that we write.
     """
 
     method: bytes
     path: bytes
     query: bytes
     minor: int
-    lines: list[bytes]
-    length: int | None = None
-    chunked: bool = False
-    keep_alive: bool = True
-    expects: bool = False
-    upgrade: bytes = b""
-    read: dict[bytes, bytes] = field(default_factory=dict)
+    lines: tuple[bytes, ...]
+    chunked: bool
+    keep_alive: bool
+    expects: bool
+    upgrade: bytes
+    read: Mapping[bytes, bytes]
+    start: bytes
+    rest: bytes
 
-    @property
-    def has_body(self) -> bool:
-        """Whether any byte of a body is announced."""
-        return self.chunked or bool(self.length)
+
+#: Stands for the head of what is no request: how it would have gone on is not known.
+NO_HEAD = RequestHead(b"", b"", b"", 1, (), True, False, False, b"", {}, b"", b"")
 
 
 def check_beginning(data: bytes | bytearray, limits: Limits) -> None:
@@ -90,30 +96,59 @@ def check_beginning(data: bytes | bytearray, limits: Limits) -> None:
         raise BadMessage("This is not an HTTP request.")
 
 
-def parse_request(raw: bytes, limits: Limits) -> RequestHead:
-    """A whole head, from its request line to the empty line. Raises BadMessage."""
+def parse_request(raw: bytes, limits: Limits) -> tuple[RequestHead, int | None]:
+    """A whole head, from its request line to the empty line, and its Content-Length. Raises BadMessage."""
+    line = raw.find(b"\r\n")
+    if line > limits.max_request_line:
+        raise BadMessage("The request line is too long.", status=414, code="uri_too_long")
+    if len(raw) - line > limits.max_header_bytes + 4:
+        raise BadMessage("The header is too large.", status=431, code="header_too_large")
+    match = _LENGTH_LINE.search(raw)
+    shape = raw[: match.start()] + raw[match.end() :] if match is not None else raw
+    head = _parse_shape(shape) if len(shape) <= _USUAL_HEAD else _parse_shape.__wrapped__(shape)
+    if raw.count(b"\r\n") - 2 > limits.max_header_count:
+        raise BadMessage("The header has too many fields.", status=431, code="header_too_large")
+    other = head.read.get(b"content-length")
+    if match is None:
+        return head, _length(other) if other is not None else None
+    if other is not None or head.chunked:
+        raise _two_framings()
+    return head, int(match[1])
+
+
+@lru_cache(maxsize=1024)
+def _parse_shape(raw: bytes) -> RequestHead:
+    """A head, perhaps without its Content-Length. Raises BadMessage."""
     match = _REQUEST.fullmatch(raw)
     if match is None:
-        raise _explained(raw, limits)
-    method, target, minor, fields = match.groups()
-    if match.end(3) > limits.max_request_line:
-        raise BadMessage("The request line is too long.", status=414, code="uri_too_long")
-    if len(fields) > limits.max_header_bytes:
-        raise BadMessage("The header is too large.", status=431, code="header_too_large")
+        raise _explained(raw)
+    method, target, version, fields = match.groups()
+    minor = version[0] - 48
     path, query = _split_target(method, target)
-    head = RequestHead(method, path, query, minor[0] - 48, [])
-    lines = fields.split(b"\r\n")
-    if len(lines) - 1 > limits.max_header_count:
-        raise BadMessage("The header has too many fields.", status=431, code="header_too_large")
-    _sort_fields(head, lines)
-    _read_framing(head)
-    _read_connection(head)
-    return head
+    lines, read = _sort_fields(fields.split(b"\r\n"))
+    chunked = _is_chunked(read, minor)
+    keep_alive, upgrade, named = read_connection(read.get(b"connection"), minor)
+    _check_host(read.get(b"host"), minor)
+    if named:
+        lines = drop_named(lines, named)
+    return RequestHead(
+        method,
+        path,
+        query,
+        minor,
+        tuple(lines),
+        chunked,
+        keep_alive,
+        _expects(read.get(b"expect"), minor),
+        read.get(b"upgrade", b"").lower() if upgrade else b"",
+        read,
+        b"%b %b%b HTTP/1.1\r\nHost: " % (method, path, b"?" + query if query else b""),
+        b"\r\n".join((b"", *([b"Transfer-Encoding: chunked"] if chunked else []), *lines, b"", b"")),
+    )
 
 
-def _explained(raw: bytes, limits: Limits) -> BadMessage:
+def _explained(raw: bytes) -> BadMessage:
     """Why a head is not taken."""
-    check_beginning(raw, limits)
     line = _REQUEST_LINE.match(raw)
     if line is None:
         return BadMessage("The request line is malformed.")
@@ -137,9 +172,10 @@ def _split_target(method: bytes, target: bytes) -> tuple[bytes, bytes]:
     return path, query
 
 
-def _sort_fields(head: RequestHead, lines: list[bytes]) -> None:
-    """Keep the lines that pass, note the fields that we read."""
-    keep, read = head.lines, head.read
+def _sort_fields(lines: list[bytes]) -> tuple[list[bytes], dict[bytes, bytes]]:
+    """The lines that pass, and the fields that we read. Raises BadMessage."""
+    keep: list[bytes] = []
+    read: dict[bytes, bytes] = {}
     for line in lines:
         if not line:  # the last one
             break
@@ -147,9 +183,8 @@ def _sort_fields(head: RequestHead, lines: list[bytes]) -> None:
         if role & _PASSES:
             keep.append(line)
         if role & _READS:
-            if name in read:
-                value = _joined(name, read[name], value)
-            read[name] = value
+            read[name] = _joined(name, read[name], value) if name in read else value
+    return keep, read
 
 
 @lru_cache(maxsize=4096)
@@ -175,25 +210,33 @@ def _joined(name: bytes, before: bytes, value: bytes) -> bytes:
     raise BadMessage(f"The header field {name.decode()} comes twice.")
 
 
-def _read_framing(head: RequestHead) -> None:
-    read = head.read
-    _check_host(read.get(b"host"), head.minor)
-    length, coding = read.get(b"content-length"), read.get(b"transfer-encoding")
-    if length is not None:
-        if coding is not None:
-            raise BadMessage("A request has either Content-Length or Transfer-Encoding, not both.")
-        if not _LENGTH.fullmatch(length):
-            raise BadMessage("Content-Length is not a number.")
-        head.length = int(length)
-    elif coding is not None:
-        if coding.lower() != b"chunked" or not head.minor:
-            raise BadMessage("The only transfer coding here is chunked, with HTTP/1.1.")
-        head.chunked = True
-    expect = read.get(b"expect")
-    if expect is not None and head.minor:
-        if expect.lower() != b"100-continue":
-            raise BadMessage("The only expectation met here is 100-continue.", status=417, code="bad_expectation")
-        head.expects = head.has_body
+def _is_chunked(read: Mapping[bytes, bytes], minor: int) -> bool:
+    coding = read.get(b"transfer-encoding")
+    if coding is None:
+        return False
+    if b"content-length" in read:
+        raise _two_framings()
+    if coding.lower() != b"chunked" or not minor:
+        raise BadMessage("The only transfer coding here is chunked, with HTTP/1.1.")
+    return True
+
+
+def _two_framings() -> BadMessage:
+    return BadMessage("A request has one Content-Length or one Transfer-Encoding, not both and none twice.")
+
+
+def _length(value: bytes) -> int:
+    if not _LENGTH.fullmatch(value):
+        raise BadMessage("Content-Length is not a number.")
+    return int(value)
+
+
+def _expects(value: bytes | None, minor: int) -> bool:
+    if value is None or not minor:
+        return False
+    if value.lower() != b"100-continue":
+        raise BadMessage("The only expectation met here is 100-continue.", status=417, code="bad_expectation")
+    return True
 
 
 def _check_host(host: bytes | None, minor: int) -> None:
@@ -205,18 +248,13 @@ def _check_host(host: bytes | None, minor: int) -> None:
         raise BadMessage("The Host header is malformed.")
 
 
-def _read_connection(head: RequestHead) -> None:
-    value = head.read.get(b"connection")
+def read_connection(value: bytes | None, minor: int) -> tuple[bool, bool, set[bytes]]:
+    """Whether the connection is to stay, whether it is to be upgraded, and the fields that end here with it."""
     if value is None:
-        head.keep_alive = head.minor == 1
-        return
+        return minor == 1, False, set()
     options = {option.strip(b" \t") for option in value.lower().split(b",")}
-    head.keep_alive = b"close" not in options and (head.minor == 1 or b"keep-alive" in options)
-    if b"upgrade" in options and head.minor:
-        head.upgrade = head.read.get(b"upgrade", b"").lower()
-    named = options - {b"close", b"keep-alive", b"upgrade", b""}
-    if named:
-        head.lines = drop_named(head.lines, named)
+    keep_alive = b"close" not in options and (minor == 1 or b"keep-alive" in options)
+    return keep_alive, b"upgrade" in options and minor == 1, options - {b"close", b"keep-alive", b"upgrade", b""}
 
 
 def drop_named(lines: list[bytes], names: set[bytes]) -> list[bytes]:
@@ -229,26 +267,30 @@ def usable_request_id(given: bytes | None) -> bytes | None:
     return given if given is not None and _REQUEST_ID.fullmatch(given) else None
 
 
-def engine_head(head: RequestHead, *, host: bytes, request_id: bytes, peer: bytes, key: bytes | None) -> bytes:
-    """The head that goes to an engine, framing included: the client's lines, with ours in front.
+def engine_head(
+    head: RequestHead,
+    length: int | None,
+    *,
+    host: bytes,
+    request_id: bytes,
+    peer: bytes,
+    key: bytes | None,
+    tunnel: bool = False,
+) -> bytes:
+    """The head that goes to an engine, framing included: our fields, then the client's lines.
 
-    `key` is the engine's own API key; the client's is never in `lines`.
+    `key` is the engine's own API key; the client's is never in `lines`. `tunnel` hands the Upgrade on.
     """
-    read = head.read
-    given = read.get(b"x-forwarded-for")
-    proto = b"https" if read.get(b"x-forwarded-proto", b"").lower() == b"https" else b"http"
-    query = b"?" + head.query if head.query else b""
-    start = [
-        b"%b %b%b HTTP/1.1\r\nHost: %b\r\nX-Request-Id: %b\r\nX-Forwarded-For: %b\r\nX-Forwarded-Proto: %b"
-        % (head.method, head.path, query, host, request_id, given + b", " + peer if given else peer, proto)
-    ]
-    if head.chunked:
-        start.append(b"Transfer-Encoding: chunked")
-    elif head.length is not None:
-        start.append(b"Content-Length: %d" % head.length)
-    if head.upgrade:
-        start.append(b"Connection: Upgrade\r\nUpgrade: " + head.upgrade)
-    if key is not None:
-        start.append(b"Authorization: Bearer " + key)
-    start += head.lines
-    return b"\r\n".join(start) + b"\r\n\r\n"
+    given = head.read.get(b"x-forwarded-for")
+    proto = b"https" if head.read.get(b"x-forwarded-proto", b"").lower() == b"https" else b"http"
+    return b"%b%b\r\nX-Request-Id: %b\r\nX-Forwarded-For: %b\r\nX-Forwarded-Proto: %b%b%b%b%b" % (
+        head.start,
+        host,
+        request_id,
+        peer if given is None else given + b", " + peer,
+        proto,
+        b"\r\nContent-Length: %d" % length if length is not None else b"",
+        b"\r\nConnection: Upgrade\r\nUpgrade: " + head.upgrade if tunnel else b"",
+        b"\r\nAuthorization: Bearer " + key if key is not None else b"",
+        head.rest,
+    )

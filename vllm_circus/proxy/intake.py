@@ -29,17 +29,17 @@ class Intake:
 
     __slots__ = ("_finder", "_framing", "_limit", "_pieces", "complete", "error", "held", "total")
 
-    def __init__(self, head: RequestHead, page: Page, limit: int) -> None:
+    def __init__(self, head: RequestHead, length: int | None, page: Page, limit: int) -> None:
         """Raises Refused where the header alone shows that the body will not do; `limit` is in bytes."""
         self._limit = limit
-        if head.length is not None and head.length > limit:
+        if length is not None and length > limit:
             raise _too_large(limit)
         self._finder = _finder(head, page)
         self._framing: Framing | None = None
         if head.chunked:
             self._framing = ByChunks()
-        elif head.length:
-            self._framing = ByLength(head.length)
+        elif length:
+            self._framing = ByLength(length)
         self._pieces: list[bytes] = []
         self.held = self.total = 0
         self.error: Refused | None = None

@@ -174,7 +174,7 @@ class Upstream(asyncio.Protocol):
                     raise BadResponse("the engine's header has no end")
                 self._buffer = data
                 return
-            head = parse_response(data[:end])
+            head, length = parse_response(data[:end])
             if head.status >= 200:
                 break
             if head.status == 101:
@@ -188,16 +188,16 @@ class Upstream(asyncio.Protocol):
         self._buffer = b""
         self._keep_alive = head.keep_alive
         self._unchunk = head.is_chunked and not exchange.head.minor
-        framing = framing_of(head, self._method)
+        framing = framing_of(head, length, self._method)
         if framing is None:
-            exchange.relay_head(exchange.respond(head, None))
+            exchange.relay_head(exchange.respond(head, length, None))
             self._keep_alive = self._keep_alive and end == len(data)
             self._ended(exchange)
             return
         # the first piece is read before the status goes out: a body that is wrong from its start is still a 502
         piece, finished = self._piece(framing, data[end:])
         self._framing = framing
-        start = exchange.respond(head, framing)
+        start = exchange.respond(head, length, framing)
         if end == len(data):
             exchange.relay_head(start)
         else:
@@ -221,7 +221,7 @@ class Upstream(asyncio.Protocol):
         return data if parts is None else b"".join(parts), end != MORE
 
     def _switch(self, exchange: Exchange, head: bytes, rest: bytes) -> None:
-        if not exchange.head.upgrade or not exchange.complete:
+        if not exchange.asks_tunnel or not exchange.complete:
             raise BadResponse("the engine changed the protocol without being asked")
         self._tunnel = True
         self._keep_alive = False
