@@ -119,13 +119,15 @@ class Worker:
 Start = Callable[..., Worker]
 
 
-def start_worker(plan: Plan, environ: dict[str, str] | None = None) -> Worker:
+def start_worker(plan: Plan, environ: dict[str, str] | None = None, nofile: int | None = None) -> Worker:
     plan.instance.plan.write_bytes(dump_plan(plan))
     log = plan.instance.run_dir / "proxy.log"
     with socket.create_server(("127.0.0.1", 0), backlog=512) as listener, log.open("wb") as output:
         port = listener.getsockname()[1]
+        limit = ["prlimit", f"--nofile={nofile}:{nofile}"] if nofile else []
         process = subprocess.Popen(
             [
+                *limit,
                 sys.executable,
                 "-m",
                 "vllm_circus.proxy",
@@ -152,8 +154,10 @@ def start(short_dir: Path) -> Iterator[Start]:
     """Starts a worker for models by name and port, with these settings of the proxy."""
     workers: list[Worker] = []
 
-    def begin(*models: ModelPlan, environ: dict[str, str] | None = None, **proxy: Any) -> Worker:
-        worker = start_worker(a_plan(short_dir, *models, **proxy), environ)
+    def begin(
+        *models: ModelPlan, environ: dict[str, str] | None = None, nofile: int | None = None, **proxy: Any
+    ) -> Worker:
+        worker = start_worker(a_plan(short_dir, *models, **proxy), environ, nofile)
         workers.append(worker)
         wait_until_serving(worker)
         return worker

@@ -15,10 +15,12 @@ MORE = -1
 
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
 _QUOTED = rb'"(?:[\t\x20-\x21\x23-\x5b\x5d-\x7e]|\\[\t\x20-\x7e])*+'
-_EXTENSIONS = rb"(?:;" + _TOKEN + rb"(?:=(?:" + _TOKEN + rb"|" + _QUOTED + rb'"))?+)*+'
-_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})" + _EXTENSIONS + rb"\r\n")
+_EXTENSION = rb"(?:;" + _TOKEN + rb"(?:=(?:" + _TOKEN + rb"|" + _QUOTED + rb'"))?+)'
+_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})" + _EXTENSION + rb"*+\r\n")
 #: What may still become a size line.
-_SIZE_BEGINNING = re.compile(rb"[0-9A-Fa-f]{1,15}" + _EXTENSIONS + rb"(?:\r|;|=(?:" + _QUOTED + rb"\\?+)?)?")
+_SIZE_BEGINNING = re.compile(
+    rb"[0-9A-Fa-f]{1,15}" + _EXTENSION + rb"*(?:\r|;(?:" + _TOKEN + rb"(?:=(?:" + _QUOTED + rb"\\?+)?)?)?)?"
+)
 _LONGEST_SIZE_LINE = 1100
 _TRAILER = re.compile(rb"(" + _TOKEN + rb"):[\t\x20-\x7e\x80-\xff]*+\r\n")
 _LONGEST_TRAILER = 8192

@@ -130,6 +130,7 @@ class Worker:
 
     def _sweep(self) -> None:
         self.relay.sweep()
+        self._gate.check()
         self._output.flush()
         if self.relay.draining and not self.relay.connections:
             self.ended.set()
@@ -165,14 +166,23 @@ class Gate:
         relay.on_crowd = self._crowd
 
     async def open(self) -> None:
-        """Accept."""
-        copy = self._listener.dup()
-        server = await self._relay.loop.create_server(lambda: Downstream(self._relay), sock=copy, backlog=_BACKLOG)
-        self._opening = None
+        """Accept. What goes wrong is told, and tried again when the time limits are looked at next."""
+        try:
+            copy = self._listener.dup()
+            server = await self._relay.loop.create_server(lambda: Downstream(self._relay), sock=copy, backlog=_BACKLOG)
+        except OSError as error:
+            log.error("no connections can be accepted: %s", error)  # noqa: TRY400 - its text says it all
+            return
+        finally:
+            self._opening = None
         if self._shut or len(self._relay.connections) >= self._cap:
             server.close()
         else:
             self._server = server
+
+    def check(self) -> None:
+        """Accept again if that is due."""
+        self._crowd(len(self._relay.connections))
 
     def close(self) -> None:
         """Accept no more."""

@@ -1,0 +1,63 @@
+"""A real client of OpenAI's, through the proxy."""
+
+from __future__ import annotations
+
+import resource
+
+import openai
+import pytest
+from openai.types.chat import ChatCompletionMessageParam
+
+from tests.proxy.conftest import Start, Worker, a_model
+from tests.proxy.scripted import DONE, SSE_HEAD, Backend, event, get, ok, read_message, until
+from vllm_circus.proxy.server import _connection_cap
+
+ANSWER = (
+    b'{"id":"chatcmpl-1","object":"chat.completion","created":1,"model":"alpha","choices":[{"index":0,"message":'
+    b'{"role":"assistant","content":"hello"},"finish_reason":"stop"}],"usage":{"prompt_tokens":1,"completion_tokens":1,'
+    b'"total_tokens":2}}'
+)
+MESSAGES: list[ChatCompletionMessageParam] = [{"role": "user", "content": "hi"}]
+
+
+@pytest.fixture
+def client(worker: Worker) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"http://127.0.0.1:{worker.port}/v1", api_key="sk-any", max_retries=0)
+
+
+def test_it_lists_asks_and_streams(client: openai.OpenAI, alpha: Backend) -> None:
+    assert {model.id for model in client.models.list()} >= {"alpha", "beta", "Org/Alpha"}
+    alpha.answers(ok(ANSWER))
+    answer = client.chat.completions.create(model="Org/Alpha", messages=MESSAGES)
+    assert answer.choices[0].message.content == "hello"
+    alpha.answers(SSE_HEAD + event(1) + event(2) + DONE)
+    stream = client.chat.completions.create(model="alpha", messages=MESSAGES, stream=True)
+    assert [part.choices[0].delta.content for part in stream] == ["1", "2"]
+
+
+def test_it_understands_our_errors(client: openai.OpenAI, alpha: Backend) -> None:
+    with pytest.raises(openai.NotFoundError) as unknown:
+        client.chat.completions.create(model="nope", messages=MESSAGES)
+    assert unknown.value.code == "model_not_found"
+    alpha.plays(lambda backend, peer: peer.send(SSE_HEAD + event(1)))
+    stream = client.chat.completions.create(model="alpha", messages=MESSAGES, stream=True)
+    assert next(stream).choices[0].delta.content == "1"
+    alpha.forget()
+    with pytest.raises(openai.APIError, match="closed the connection"):
+        list(stream)
+
+
+def test_few_open_files_limit_the_connections_and_not_the_service(start: Start, backend: Backend) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    worker = start(a_model("alpha", backend.port), nofile=256)
+    clients = [worker.client() for _ in range(300)]
+    assert until(lambda: b"accepting pauses" in worker.log.read_bytes())
+    clients[0].send(get(b"/health"))
+    assert read_message(clients[0]).status == 200
+    for client in clients[:250]:
+        client.close()
+    clients[-1].send(get(b"/health"))
+    assert read_message(clients[-1]).status == 200
+    assert len(worker.log.read_bytes().splitlines()) < 20
+    assert _connection_cap(10) == 10
+    assert resource.getrlimit(resource.RLIMIT_NOFILE) == (soft, hard)
