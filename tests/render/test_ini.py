@@ -103,6 +103,14 @@ def test_values_that_an_ini_cannot_hold_are_left_to_the_launcher(plan: Plan, sho
     assert not {"PRICE", "NAME"} & set(watcher["env"])
 
 
+def test_the_socket_of_an_engine_is_freed_before_it_starts(plan: Plan, short_dir: Path) -> None:
+    uds = str(plan.instance.run_dir / "engine-1.sock")
+    model = replace(plan.models[0], endpoint=replace(plan.models[0].endpoint, uds=uds))
+    config = read_back(replace(plan, models=(model,)), short_dir)
+    (watcher,) = (watcher for watcher in config["watchers"] if watcher["name"] == "model-a")
+    assert f"--free {uds} -- " in watcher["cmd"]
+
+
 def test_an_argument_adds_no_section(plan: Plan) -> None:
     model = make_model("evil", ("x", "a\n[watcher:more]\ncmd = /bin/sh"))
     with pytest.raises(CircusError, match="line end"):

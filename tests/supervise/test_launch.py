@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -53,6 +54,17 @@ def test_variables_of_the_env_file_are_set_and_win(tmp_path: Path) -> None:
     seen = environ_of("--environ", json_file, "--env-file", env_file)
     expected = {"TOKEN": "new", "QUOTED": "a b", "SINGLE": "$x", "HASH": "a#b", "EQUAL": "a=b", "EMPTY": ""}
     assert {name: seen[name] for name in expected} == expected
+
+
+def test_a_socket_that_a_killed_engine_left_is_removed_and_nothing_else(short_dir: Path) -> None:
+    left, other = short_dir / "engine.sock", short_dir / "file"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(left))
+    other.write_text("mine")
+    for path in (left, other, short_dir / "nothing"):
+        environ_of("--free", str(path))
+    assert not left.exists()
+    assert other.read_text() == "mine"
 
 
 def test_what_circus_and_circusd_added_is_taken_away() -> None:

@@ -104,7 +104,8 @@ def socket_section(proxy: ProxyPlan) -> Section:
 
 def model_sections(instance: Instance, model: ModelPlan) -> Iterator[Section]:
     """A model's watcher and its environment."""
-    argv = (*launcher(secrets=instance.secrets / f"{model.name}.json", env_file=model.env_file), *model.argv)
+    secrets = instance.secrets / f"{model.name}.json"
+    argv = (*launcher(secrets=secrets, env_file=model.env_file, uds=model.endpoint.uds), *model.argv)
     options = (
         ("cmd", join_arguments(argv)),
         ("numprocesses", "1"),
@@ -143,13 +144,18 @@ def plugin_sections(instance: Instance) -> Iterator[Section]:
         yield Section(f"plugin:{name}", (("use", target), ("settings", str(instance.plan))))
 
 
-def launcher(*, secrets: Path | None = None, env_file: str | None = None) -> Iterator[str]:
-    """What stands before a program. `-P` keeps the working directory out of the launcher's own imports."""
+def launcher(*, secrets: Path | None = None, env_file: str | None = None, uds: str | None = None) -> Iterator[str]:
+    """What stands before a program. `-P` keeps the working directory out of the launcher's own imports.
+
+    `uds` is the unix socket that the program makes; a predecessor's, left by `kill -9`, is removed first.
+    """
     yield from (sys.executable, "-P", "-m", "vllm_circus.supervise.launch")
     if secrets is not None:
         yield from ("--environ", str(secrets))
     if env_file is not None:
         yield from ("--env-file", env_file)
+    if uds is not None:
+        yield from ("--free", uds)
     yield "--"
 
 

@@ -38,20 +38,28 @@ def spawn_daemon(instance: Instance, config_path: Path, *, limit: float = START_
     """Start `vllm-circus run` detached, and return its pid as soon as it answers.
 
     It gets a session of its own, no terminal, and circusd.log for whatever it says outside its log. Raises CircusError
-    with its last words when it ends before that, or does not answer within `limit` seconds (it is then stopped).
+    with its last words when it ends before that, or does not answer within `limit` seconds (it is then stopped), or
+    naming the other one where another one was faster. Interrupted, it leaves nothing behind.
     """
     log = instance.log("circusd")
     log.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
     before = log.stat().st_size if log.exists() else 0
     process = _spawn(instance, config_path.absolute(), log)
-    deadline = time.monotonic() + limit
-    while process.poll() is None and time.monotonic() < deadline:
-        if running_pid(instance) == process.pid and _answers(instance):
+    try:
+        if _wait_answering(instance, process, limit):
             return process.pid
-        time.sleep(_POLL)
+    except BaseException:
+        process.terminate()
+        process.wait()  # at most the grace times of what it had started; interrupted again, it ends by itself
+        raise
     if process.poll() is None:
         process.terminate()
         raise CircusError(f"circusd did not answer within {limit:g} s", hint=f"see {log}")
+    if other := running_pid(instance):
+        raise CircusError(
+            f"instance {instance.name!r} runs already: process {other} was faster",
+            hint="`vllm-circus down` stops it; `--instance NAME` runs another set beside it",
+        )
     words = _last_words(log, before) or f"exit code {process.returncode}, no words"
     raise CircusError(f"circusd did not start: {words}", hint=f"see {log}")
 
@@ -104,6 +112,16 @@ def _spawn(instance: Instance, config_path: Path, log: Path) -> subprocess.Popen
         )
     finally:
         os.close(handle)
+
+
+def _wait_answering(instance: Instance, process: subprocess.Popen[bytes], limit: float) -> bool:
+    """Whether it came to answer before it ended, and before `limit` seconds were over."""
+    deadline = time.monotonic() + limit
+    while process.poll() is None and time.monotonic() < deadline:
+        if running_pid(instance) == process.pid and _answers(instance):
+            return True
+        time.sleep(_POLL)
+    return False
 
 
 def _answers(instance: Instance) -> bool:

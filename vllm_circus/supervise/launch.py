@@ -2,6 +2,7 @@
 
     --environ FILE     a JSON object of environment variables, private to its owner
     --env-file FILE    lines of NAME=value, `#` begins a comment line, private to its owner
+    --free SOCKET      remove a unix socket of that name, which a killed predecessor left: nobody can listen there else
 
 It sets what circus cannot: variables that must not stand in an ini, and a signal at the death of circusd, so that a
 `kill -9` of circusd ends the set. Then it becomes the program: same pid, same session, nothing of this is left.
@@ -27,7 +28,7 @@ from typing import NoReturn
 PARENT = "VLLM_CIRCUS_PARENT"
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _LINE = re.compile(r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=(.*)")
-_OPTIONS = {"--environ": "environ", "--env-file": "lines"}
+_OPTIONS = frozenset({"--environ", "--env-file", "--free"})
 
 
 class Refused(Exception):
@@ -66,6 +67,17 @@ def read_env_file(path: Path) -> dict[str, str]:
     return dict(_parse_lines(path, _read_private(path)))
 
 
+def free_socket(path: Path) -> None:
+    """Remove the unix socket `path`, if there is one; anything else of that name stays. Raises Refused."""
+    try:
+        if stat.S_ISSOCK(path.lstat().st_mode):
+            path.unlink()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise Refused(f"{path}: cannot be removed: {error.strerror}") from error
+
+
 def _parse_lines(path: Path, text: str) -> Iterator[tuple[str, str]]:
     for number, line in enumerate(text.splitlines(), 1):
         stripped = line.strip()
@@ -87,9 +99,12 @@ def _prepare(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     rest = list(arguments)
     while rest and rest[0] in _OPTIONS and len(rest) > 1:
         option, name, rest = rest[0], rest[1], rest[2:]
-        environ |= read_environ(Path(name)) if _OPTIONS[option] == "environ" else read_env_file(Path(name))
+        if option == "--free":
+            free_socket(Path(name))
+        else:
+            environ |= read_environ(Path(name)) if option == "--environ" else read_env_file(Path(name))
     if len(rest) < 2 or rest[0] != "--":
-        raise Refused("usage: launch [--environ FILE] [--env-file FILE] -- program [argument…]")
+        raise Refused("usage: launch [--environ FILE] [--env-file FILE] [--free SOCKET] -- program [argument…]")
     return environ, rest[1:]
 
 
