@@ -122,6 +122,8 @@ class Downstream(asyncio.Protocol):
         self.write_paused = False
         if self._exchange is not None:
             self._exchange.resume()
+        elif not self._lingering:
+            self._deadline = self._relay.clock() + self._relay.limits.keep_alive
 
     # what the exchange asks for
 
@@ -162,10 +164,13 @@ class Downstream(asyncio.Protocol):
         self._exchange = None
         if not keep_alive or (self._half_closed and not self._buffer):
             self._close(linger=not complete)
+            if complete and self.write_paused:  # a slow reader is left the time that it has between two pieces
+                self._deadline = self._relay.clock() + self._relay.limits.idle_timeout
             return
         relay = self._relay
         self.resume_reading()
-        self._deadline = relay.clock() + (DRAIN_GRACE if relay.draining else relay.limits.keep_alive)
+        limit = DRAIN_GRACE if relay.draining else relay.limits.keep_alive
+        self._deadline = relay.clock() + (relay.limits.idle_timeout if self.write_paused else limit)
         if self._buffer and not self._parsing:
             relay.loop.call_soon(self._requests, b"")
 
@@ -180,6 +185,13 @@ class Downstream(asyncio.Protocol):
         """The worker is to end: an idle connection gets a moment for a request that is under way."""
         if self.is_idle:
             self._deadline = min(self._deadline, self._relay.clock() + DRAIN_GRACE)
+
+    def end(self) -> None:
+        """The worker ends: say so to who waits for an answer."""
+        if self._exchange is not None:
+            self._exchange.fail(Refused(503, "shutting_down", "The proxy is being stopped.", retry_after=1))
+        else:
+            self.abort()
 
     def abort(self) -> None:
         """End it now."""

@@ -261,7 +261,7 @@ class Exchange:
         now = self._clock()
         if not self.first_at:
             self.first_at = now
-            if self.page is not None and self.page.where is Where.JSON and self.head.path == b"/v1/responses":
+            if self.head.path == b"/v1/responses":
                 self._relay.remember(self, data)
         self._deadline = now + self._relay.limits.idle_timeout
         self._write(start + data if start else data)
@@ -274,11 +274,12 @@ class Exchange:
         """The connection is a tunnel from here on."""
         self.status = 101
         self.is_tunnel = True
-        self._deadline = inf
+        self._deadline = self._clock() + self._relay.limits.idle_timeout
         self._write(head + rest)
 
     def send_on(self, data: bytes) -> None:
         """What the client sends through the tunnel."""
+        self._deadline = self._clock() + self._relay.limits.idle_timeout
         if self._upstream is not None:
             self._upstream.write(data)
 

@@ -116,7 +116,7 @@ class Relay:
     def new_request_id(self) -> bytes:
         """32 hexadecimal digits."""
         if not self._random:
-            self._random = os.urandom(4096)
+            self._random = os.urandom(512)
         value, self._random = self._random[:16], self._random[16:]
         return value.hex().encode()
 
@@ -184,8 +184,13 @@ class Relay:
         for down in tuple(self.connections):
             down.drain()
 
+    def end(self) -> None:
+        """The time for draining is over: tell those who still wait, and cut."""
+        for down in tuple(self.connections):
+            down.end()
+
     def close(self) -> None:
-        """Cut everything."""
+        """Close everything at once."""
         for down in tuple(self.connections):
             down.abort()
         for backend in (self.control, *self.backends.values()):

@@ -38,6 +38,8 @@ log = logging.getLogger(__name__)
 #: Descriptors that are not connections: sockets of the bus, files, libraries.
 _RESERVED_FILES = 64
 _BACKLOG = 1024
+#: Seconds between the cut of what is left and the end.
+_LAST_WORDS = 0.2
 
 
 def serve(plan: Plan, keys: Keys, descriptor: int) -> int:
@@ -146,8 +148,13 @@ class Worker:
         log.info("worker %d drains %d connections", os.getpid(), len(self.relay.connections))
         self._gate.close()
         self.relay.drain()
-        self._loop.call_later(self._plan.proxy.drain_timeout, self.ended.set)
+        self._loop.call_later(self._plan.proxy.drain_timeout, self._end)
         self._sweep()
+
+    def _end(self) -> None:
+        """Cut what has not ended by itself, and leave the last words a moment to go out."""
+        self.relay.end()
+        self._loop.call_later(_LAST_WORDS, self.ended.set)
 
 
 class Gate:
