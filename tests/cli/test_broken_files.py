@@ -10,6 +10,7 @@ import pytest
 
 from tests.cli.conftest import Command
 from tests.config.test_faults_of_values import BROKEN, GOOD
+from vllm_circus import facts
 
 ENGINE = "defaults: {engine: simulator}\n"
 TWO = f"{ENGINE}models:\n- {{name: a, model: x, %s}}\n- {{name: b, model: y, %s}}\n"
@@ -30,9 +31,19 @@ COMMANDS = (("check",), ("check", "--json"), ("render",), ("render", "--diff"), 
 
 
 @pytest.fixture
-def broken(tmp_path: Path) -> Path:
-    """A models file for each test to spoil, where nothing else is."""
+def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A models file for each test to spoil, on a machine that has a `vllm`: nothing else is wrong then."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "vllm").touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(programs), prepend=":")
     return tmp_path / "models.yaml"
+
+
+@pytest.fixture
+def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody listens on any port: the files name the usual ones."""
+    monkeypatch.setattr(facts, "listening_ports", frozenset)
 
 
 def refused(command: Command, arguments: tuple[str, ...], path: Path, home: Path) -> list[int]:
@@ -48,6 +59,7 @@ def refused(command: Command, arguments: tuple[str, ...], path: Path, home: Path
     return [int(found[1]) if (found := re.match(rf"error: {re.escape(str(path))}:(\d+)", f)) else 0 for f in faults]
 
 
+@pytest.mark.usefixtures("quiet")
 @pytest.mark.parametrize(("text", "line"), [case[:2] for case in BROKEN.values()], ids=BROKEN.keys())
 def test_a_broken_value_is_refused_with_its_line(
     text: str, line: int, broken: Path, command: Command, home: Path
@@ -56,6 +68,7 @@ def test_a_broken_value_is_refused_with_its_line(
     assert refused(command, ("check",), broken, home) == [line]
 
 
+@pytest.mark.usefixtures("quiet")
 @pytest.mark.parametrize(("text", "lines"), CONFLICTS.values(), ids=CONFLICTS.keys())
 def test_a_conflict_is_refused_with_its_lines(
     text: str, lines: list[int], broken: Path, command: Command, home: Path
@@ -64,6 +77,23 @@ def test_a_conflict_is_refused_with_its_lines(
     assert sorted(set(refused(command, ("check",), broken, home))) == lines
 
 
+@pytest.mark.usefixtures("quiet")
+def test_values_and_conflicts_are_told_in_one_go(broken: Path, command: Command, home: Path) -> None:
+    broken.write_text("proxy: {prot: 1}\n" + TWO % ("gpus: [0], prioirty: 1", "gpus: [0], profile: nope"))
+    assert refused(command, ("check",), broken, home) == [1, 4, 5, 5]
+
+
+@pytest.mark.usefixtures("quiet")
+def test_nothing_is_said_against_what_only_follows_from_another_fault(
+    broken: Path, command: Command, home: Path
+) -> None:
+    alias_left_out = "proxy: {default_model: c}\n" + TWO % ("aliases: [c, '']", "priority: 1")
+    for text, line in {alias_left_out: 4, "profiles: {Fast: {}}\n" + TWO % ("profile: Fast", "port: 18002"): 1}.items():
+        broken.write_text(text)
+        assert refused(command, ("check",), broken, home) == [line]
+
+
+@pytest.mark.usefixtures("quiet")
 @pytest.mark.parametrize("arguments", COMMANDS, ids=" ".join)
 def test_every_command_refuses_a_broken_file(
     arguments: tuple[str, ...], broken: Path, command: Command, home: Path

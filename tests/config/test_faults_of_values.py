@@ -47,7 +47,7 @@ BROKEN = {
     "an alias of nothing": (GOOD + "  aliases: *x\n", 4, "", ["*x names nothing"]),
     "an alias of itself": (GOOD + "  aliases: &x [*x]\n", 4, "", ["inside of what it names"]),
     "a tag": (GOOD + "  profile: !!python/object:os.system x\n", 4, "models[0].profile", ["tag", "not allowed"]),
-    "a tag on a list": (GOOD + "  aliases: !!set [a]\n", 4, "models[0].aliases", ["tag", "not allowed"]),
+    "a tag on a list": (GOOD + "  aliases: !!set [b]\n", 4, "models[0].aliases", ["tag", "not allowed"]),
     "a number as key": (GOOD + "  env: {1: a}\n", 4, "models[0].env", ["key '1' is not text", 'quote it: "1"']),
     "no as key": (GOOD + "  env: {NO: a}\n", 4, "models[0].env", ["key 'NO' is not text", 'quote it: "NO"']),
     "a list as key": (GOOD + "  env: {[a]: b}\n", 4, "models[0].env", ["used as a key"]),

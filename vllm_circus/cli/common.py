@@ -80,11 +80,11 @@ class _NoModelsFile(CircusError):
 
 def build_plan(instance: Instance, path: Path) -> Plan:
     """What the models file comes to on this machine. Raises ConfigError with every fault."""
-    from vllm_circus.config.load import load_config
+    from vllm_circus.config.load import survey_config
     from vllm_circus.facts import gather_facts
     from vllm_circus.plan.decide import make_plan
 
-    return make_plan(load_config(path), instance, gather_facts(own_ports(instance)))
+    return make_plan(survey_config(path), instance, gather_facts(own_ports(instance)))
 
 
 def plan_for_start(instance: Instance, path: Path) -> Plan:

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vllm_circus.config.document import Document, parse_document
-from vllm_circus.config.explain import explain
+from vllm_circus.config.explain import Finding, explain
 from vllm_circus.config.models import Config
 from vllm_circus.config.places import Place, make_fault
+from vllm_circus.config.salvage import salvage
 from vllm_circus.errors import ConfigError, Fault
 
 if TYPE_CHECKING:
@@ -26,16 +27,20 @@ MAX_FILE_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Loaded:
-    """A models file whose values are each in order.
+    """A models file: its values are each in order, or else left out and named in `faults`.
 
     Attributes:
         source: the file as it was named.
         lines: the line of every place in the file.
+        faults: what is wrong with single values; empty unless it comes from `survey_config`.
+        faulty: where that is.
     """
 
     config: Config
     source: Path
     lines: Mapping[Place, int] = field(repr=False)
+    faults: tuple[Fault, ...] = ()
+    faulty: frozenset[Place] = frozenset()
 
     def line(self, loc: Place) -> int:
         """The line (from 1) of a place, or of the nearest thing around it that stands in the file; else 0."""
@@ -44,6 +49,13 @@ class Loaded:
     def fault(self, loc: Place, message: str, fix: str = "") -> Fault:
         """Something wrong at a place of this file."""
         return make_fault(str(self.source), self.line(loc), loc, message, fix)
+
+    def doubts(self, place: Place) -> bool:
+        """Whether something found at a place may come of a value that was left out."""
+        if place == ("proxy", "default_model"):  # it may be a name that was left out
+            return any(known[:1] == ("models",) for known in self.faulty)
+        owner = place[:2] if place[:1] == ("models",) else place
+        return any(known[: len(owner)] == owner or owner[: len(known)] == known for known in self.faulty)
 
     @property
     def folder(self) -> Path:
@@ -67,24 +79,48 @@ def load_config(path: Path) -> Loaded:
 
 def parse_config(data: bytes, source: Path) -> Loaded:
     """Check the bytes of a models file; `source` is what faults name. Raises ConfigError with every fault."""
-    from pydantic import ValidationError
+    loaded = _survey(data, source)
+    if loaded.faults:
+        raise ConfigError(loaded.faults)
+    return loaded
 
+
+def survey_config(path: Path) -> Loaded:
+    """Read a models file for planning: what single values have wrong is noted, and planning goes on with the rest.
+
+    Raises:
+        ConfigError: with every fault that was found, where nothing is left to plan with.
+    """
+    return _survey(_read(path), path)
+
+
+def _survey(data: bytes, source: Path) -> Loaded:
     text = _decode(data, str(source))
     document = parse_document(text, str(source))
     if document.data is None and document.faults:
         raise ConfigError(document.faults)
+    config, found = _validated(document.data, document)
+    if config is not None and not document.faults:
+        return Loaded(config, source, document.lines)
+    faults = (*document.faults, *_faults(found, document, str(source)))
+    faulty = document.spoilt | {place for place, _, _ in found}
+    config, _ = _validated(salvage(document.data, faulty), document)
+    if config is None:
+        raise ConfigError(faults)
+    return Loaded(config, source, document.lines, faults, faulty)
+
+
+def _validated(data: object, document: Document) -> tuple[Config | None, list[Finding]]:
+    """The configuration, or what the schema says against it."""
+    from pydantic import ValidationError
+
     try:
-        config = Config.model_validate(document.data)
+        return Config.model_validate(data), []
     except ValidationError as error:
-        found = explain(error, document)
-        faults = [*document.faults, *_faults(found, document, str(source))]
-        raise ConfigError(tuple(faults)) from None
-    if document.faults:
-        raise ConfigError(document.faults)
-    return Loaded(config, source, document.lines)
+        return None, explain(error, document)
 
 
-def _faults(found: Iterable[tuple[Place, str, str]], document: Document, file: str) -> Iterable[Fault]:
+def _faults(found: Iterable[Finding], document: Document, file: str) -> Iterable[Fault]:
     for place, message, fix in found:
         yield make_fault(file, nearest_line(document.lines, place), place, message, fix)
 

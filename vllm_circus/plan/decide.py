@@ -32,7 +32,7 @@ def make_plan(loaded: Loaded, instance: Instance, facts: Facts, disk: Disk | Non
     """Decide everything.
 
     Raises:
-        ConfigError: with every fault between values, in file order.
+        ConfigError: with every fault between values, and those that `loaded` has noted, in file order.
     """
     notes = Notes(loaded)
     drafts = make_drafts(notes)
@@ -45,8 +45,8 @@ def make_plan(loaded: Loaded, instance: Instance, facts: Facts, disk: Disk | Non
     planner = _Planner(instance, facts, sources, notes, sum(draft.model.enabled for draft in drafts))
     models = tuple(planner.plan(*of_one) for of_one in zip(drafts, ports, bases, strict=True))
     proxy = plan_proxy(drafts, sources, notes)
-    if notes.faults:
-        raise ConfigError(tuple(notes.faults))
+    if loaded.faults or notes.faults:
+        raise ConfigError((*loaded.faults, *notes.faults))
     return Plan(PLAN_VERSION, instance, str(loaded.source.absolute()), proxy, models, notes.warnings())
 
 

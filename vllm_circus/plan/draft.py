@@ -24,7 +24,9 @@ class Notes:
     _warnings: dict[tuple[int, str], None] = field(default_factory=dict)
 
     def fault(self, place: Place, message: str, fix: str = "") -> None:
-        """Something that cannot be started like this."""
+        """Something that cannot be started like this, unless it may only follow from a fault that is known."""
+        if self.loaded.doubts(place):
+            return
         self.faults[self.loaded.fault(place, message, fix)] = None
 
     def warn(self, place: Place, message: str) -> None:
