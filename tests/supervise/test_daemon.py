@@ -185,6 +185,26 @@ def test_what_would_start_a_second_engine_is_refused(
     assert daemon.end() == 0
 
 
+@pytest.mark.parametrize(
+    ("command", "properties"),
+    [
+        ("rm", {"name": "model-a"}),
+        ("add", {"name": "model-b", "cmd": "sleep 60", "start": True}),
+        ("set", {"name": "Model-A", "options": {"respawn": True}}),
+    ],
+)
+def test_what_the_models_file_says_is_not_changed_behind_its_back(
+    instance: Instance, start: Start, command: str, properties: dict[str, object]
+) -> None:
+    daemon = start(make_plan(instance, make_model("a")))
+    daemon.wait_active("model-a")
+    with pytest.raises(CircusError, match="edit the models file"):
+        daemon.client.call(command, **properties)
+    assert daemon.client.status() == {"model-a": "active"}
+    assert daemon.client.call("options", name="model-a")["options"]["respawn"] is False
+    assert daemon.end() == 0
+
+
 def test_a_killed_leader_takes_its_session_with_it(instance: Instance, start: Start) -> None:
     daemon = start(make_plan(instance, make_model("a", PARENT)))
     child = int(daemon.wait_log("a", ""))

@@ -8,6 +8,7 @@ What is cured, and how:
 - **Commands that meet the periodic check** are answered with an error; here they wait the milliseconds that it takes.
 - **A check that meets the lock** logs a traceback every second; here it is left out, silently.
 - **`reload`, and `restart` of the whole,** start before they stop; they are refused.
+- **`add`, `rm`, and `set` of a model** make circus disagree with the models file, which the plugins go by; refused.
 - **Variables of circusd's own environment** in which `$NAME` stands are replaced, or end the loading of every watcher
   where there is no such variable; here they pass by circus's parser.
 - **A watcher or socket that cannot be loaded** is left out with a warning; here that is an error.
@@ -109,6 +110,8 @@ class CuredArbiter(Arbiter):  # type: ignore[misc]  # circus has no types
         """Why `command` is not carried out, or nothing."""
         if command == "reload" or (command == "restart" and "name" not in properties):
             return f"{command} would start engines beside running ones; use `vllm-circus restart`, or `down` and `up`"
+        if command in {"add", "rm"} or (command == "set" and _is_model(properties.get("name"))):
+            return f"{command} is not for models and what serves them: edit the models file, then `down` and `up`"
         if self._stopping and command not in _LOCK_FREE and command != "quit":
             return "everything is being stopped"
         return ""
@@ -136,6 +139,11 @@ def load_arbiter(ini: str, loop: object, expected: frozenset[str]) -> CuredArbit
         if watcher.name.startswith(PLUGIN):
             _adopt_plugin(watcher)
     return arbiter
+
+
+def _is_model(watcher: object) -> bool:
+    """Whether a name, in any of the spellings that circus takes, is that of a model's watcher."""
+    return str(watcher).lower().startswith("model-")
 
 
 def _adopt_plugin(watcher: Any) -> None:
