@@ -269,6 +269,7 @@ class HealthPlugin(Plugin):
             return
         changes, sequence = self._keeper.changes, self._keeper.sequence
         try:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
             write_atomic(self._file, dump_memory(self._keeper.memory(self._owner)), mode=0o600)
         except OSError as error:
             log.warning("the states cannot be written down: %s", error)

@@ -129,6 +129,7 @@ class StatsPlugin(Plugin):
         if not self._dirty:
             return
         try:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
             write_atomic(self._file, dump_totals(self._totals), mode=0o600)
         except OSError as error:
             log.warning("the counts cannot be written down: %s", error)

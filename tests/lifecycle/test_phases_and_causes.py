@@ -132,3 +132,12 @@ def test_any_log_has_a_cause_of_bounded_length(lines: list[str]) -> None:
     assert len(find_cause(lines)) <= 300
     for line in lines:
         read_phase(line)
+
+
+def test_what_the_launcher_refused_is_the_cause() -> None:
+    lines = [
+        "ERROR 11-23 14:31:40 [a.py:1] of the engine before",
+        "vllm-circus: /run/x/a.json: No such file or directory",
+    ]
+    assert explain_exit(125, lines) == "exit code 125: /run/x/a.json: No such file or directory"
+    assert "No such file" not in explain_exit(1, lines)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -202,6 +203,27 @@ def test_what_the_models_file_says_is_not_changed_behind_its_back(
         daemon.client.call(command, **properties)
     assert daemon.client.status() == {"model-a": "active"}
     assert daemon.client.call("options", name="model-a")["options"]["respawn"] is False
+    assert daemon.end() == 0
+
+
+def test_a_set_whose_run_directory_was_removed_ends_by_itself(instance: Instance, start: Start) -> None:
+    daemon = start(make_plan(instance, make_model("a")))
+    daemon.wait_active("model-a")
+    pid = daemon.pid_of("model-a")
+    shutil.rmtree(instance.run_dir)
+    assert daemon.process.wait(30) == 1
+    assert is_gone(pid)
+    assert daemon.leftovers() == ()
+    assert any("was removed: nobody can reach" in line for line in daemon.log("circusd"))
+
+
+def test_a_model_starts_although_the_state_directory_was_removed(instance: Instance, start: Start) -> None:
+    daemon = start(make_plan(instance, make_model("a")))
+    daemon.wait_active("model-a")
+    shutil.rmtree(instance.state_dir)
+    daemon.client.call("restart", name="model-a", waiting=True)
+    daemon.wait_active("model-a")
+    assert instance.state_dir.is_dir()
     assert daemon.end() == 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
 import subprocess
@@ -86,3 +87,11 @@ def test_somebody_who_asks_all_the_time_does_not_keep_a_start_out(instance: Inst
         stop.set()
         for asker in askers:
             asker.join()
+
+
+def test_what_clears_up_old_files_passes_over_the_run_directory(instance: Instance) -> None:
+    with hold_lock(instance):
+        folder = os.open(instance.run_dir, os.O_RDONLY)
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.close(folder)

@@ -42,12 +42,20 @@ _ERROR = re.compile(r"\b(?:ERROR|CRITICAL) \d\d-\d\d |\berror\b|^(?:\(.*\) )?\w+
 _ACCESS = re.compile(r'^INFO: +\S+:\d+ - "')
 
 
+#: Exit codes of the launcher, which runs before the engine, and how its lines begin.
+_LAUNCHER_CODES = frozenset({125, 126, 127})
+_LAUNCHER = "vllm-circus: "
+
+
 def explain_exit(code: int | None, lines: Iterable[str]) -> str:
     """One line: how it ended (exit code; negative is the signal that ended it; None unknown), and why.
 
     Nobody logs his own SIGKILL: whatever the log's end says has another cause.
     """
-    cause = "" if code == -signal.SIGKILL else find_cause(list(lines))
+    told = list(lines)
+    if code in _LAUNCHER_CODES and told and told[-1].startswith(_LAUNCHER):
+        return f"exit code {code}: {_shortened(told[-1].removeprefix(_LAUNCHER))}"
+    cause = "" if code == -signal.SIGKILL else find_cause(told)
     return f"{_how(code)}: {cause}" if cause else _how(code)
 
 

@@ -174,7 +174,7 @@ def _common_options(instance: Instance, log: str) -> Iterator[tuple[str, str]]:
     yield "copy_env", "True"
     yield "working_dir", plain_value("state directory", str(instance.state_dir))
     yield "max_retry", "5"  # counts failed forks only; endless retries would freeze circusd
-    for hook in ("after_spawn", "before_reap", "after_reap"):
+    for hook in ("before_spawn", "after_spawn", "before_reap", "after_reap"):
         yield f"hooks.{hook}", f"{_HOOKS}.{hook}, True"
     filename = plain_value("log directory", str(instance.log(log)))
     for stream, channel in (("stdout_stream", "O"), ("stderr_stream", "E")):

@@ -17,7 +17,7 @@ from vllm_circus.paths import Instance
 from vllm_circus.supervise.client import Client
 from vllm_circus.supervise.lock import hold_lock, lock_holder
 from vllm_circus.supervise.proc import read_process, send_signal
-from vllm_circus.supervise.sweep import KILL_GRACE, TERM_GRACE, end_leftovers
+from vllm_circus.supervise.sweep import KILL_GRACE, TERM_GRACE, end_leftovers, find_leftovers
 
 #: Seconds that a start may take: the sweep of an earlier set, and slow disks when everything is imported.
 START_LIMIT = 60.0 + TERM_GRACE + KILL_GRACE
@@ -95,7 +95,7 @@ def clear_leftovers(instance: Instance) -> int:
     To be called before a plan is made: leftovers hold the very ports and GPUs that the new set needs. Raises
     CircusError when one of them cannot be ended.
     """
-    if not instance.run_dir.is_dir() or running_pid(instance) is not None:
+    if running_pid(instance) is not None or not (instance.run_dir.is_dir() or find_leftovers(instance)):
         return 0
     with hold_lock(instance):
         return len(end_leftovers(instance))

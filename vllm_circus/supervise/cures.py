@@ -148,7 +148,7 @@ def _is_model(watcher: object) -> bool:
 
 def _adopt_plugin(watcher: Any) -> None:
     watcher.cmd = f"{join_arguments(launcher())} {watcher.cmd}"
-    for hook in (hooks.after_spawn, hooks.before_reap, hooks.after_reap):
+    for hook in (hooks.before_spawn, hooks.after_spawn, hooks.before_reap, hooks.after_reap):
         watcher.hooks[hook.__name__] = hook
 
 

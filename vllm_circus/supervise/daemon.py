@@ -3,6 +3,9 @@
 The order of a start: signals, lock, log, limits, sweep of what an earlier set left, files and keys, arbiter. The order
 of an end: the arbiter's processes (see `ending`), proof that nothing is left, then the files that only make sense while
 the set runs. The rendered circus.ini and plan.json stay: they say what ran, and hold no secret.
+
+A set whose run directory was removed (a logout takes /run/user/UID away) can be reached by nobody any more, and not
+be stopped: it ends by itself.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from vllm_circus.render import File, render_files, write_files
 from vllm_circus.render.ini import LOG_BACKUPS, LOG_MAX_BYTES, declared_names
 from vllm_circus.supervise.cures import CuredArbiter, load_arbiter
 from vllm_circus.supervise.launch import PARENT
-from vllm_circus.supervise.lock import hold_lock
+from vllm_circus.supervise.lock import hold_lock, lock_holder
 from vllm_circus.supervise.logs import logging_to
 from vllm_circus.supervise.secrets import remove_secrets, write_secrets
 from vllm_circus.supervise.signals import Signals
@@ -79,16 +82,27 @@ async def _serve(plan: Plan, expected: frozenset[str], signals: Signals) -> None
             await started
         _LOG.info("instance %s runs: circusctl --endpoint %s", plan.instance.name, plan.instance.control)
         await arbiter.wait_ended()
+        if _is_lost(plan.instance):
+            raise CircusError(f"{plan.instance.run_dir} was removed while the set ran, so it has ended")
     finally:
         tending.cancel()
         signals.release()
         arbiter.stop_controller_and_close_sockets()
 
 
+def _is_lost(instance: Instance) -> bool:
+    """Whether the lock that others see is not ours any more."""
+    return lock_holder(instance) != os.getpid()
+
+
 async def _tend(instance: Instance, arbiter: CuredArbiter) -> None:
-    """Look now and then for processes that circus lost sight of."""
+    """Look now and then for processes that circus lost sight of, and whether others can still find this set."""
     while True:
         await asyncio.sleep(_TENDING)
+        if _is_lost(instance):
+            _LOG.error("the run directory %s was removed: nobody can reach this set any more", instance.run_dir)
+            arbiter.stop()
+            return
         owned = {pid for watcher in arbiter.watchers for pid in watcher.processes}
         try:
             killed = end_lost(instance, owned)
@@ -152,7 +166,8 @@ def _clean_up(instance: Instance) -> None:
     if ended:
         _LOG.warning("killed %d processes that were left at the end", len(ended))
     _reap_everything()
-    _remove_run_files(instance)
+    if lock_holder(instance) in {None, os.getpid()}:  # otherwise another set runs in a new run directory
+        _remove_run_files(instance)
     _LOG.info("instance %s has ended", instance.name)
 
 

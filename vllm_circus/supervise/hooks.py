@@ -7,6 +7,7 @@ anything else as a wish to abort.
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 from contextlib import suppress
@@ -16,17 +17,31 @@ from typing import Any
 from vllm_circus.paths import MARK
 from vllm_circus.supervise.journal import record_session
 
+_LOG = logging.getLogger(__name__)
+
 #: Bytes that are read at once; circus's own 1,024 make a busy engine cost eight times as much.
 _CHUNK = 65536
 #: Bytes that are taken out of the pipe of a dead process at most; a pipe holds 64 KiB unless somebody enlarged it.
 _LAST_WORDS = 1 << 20
 
 
+def before_spawn(watcher: Any, **_: Any) -> bool:
+    """Make the working directory again where somebody removed it: without one, nothing can be started."""
+    try:
+        Path(watcher.working_dir).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        _LOG.warning("%s: its working directory is missing: %s", watcher.name, error)
+    return True
+
+
 def after_spawn(watcher: Any, pid: int, **_: Any) -> bool:
     """Write the new session into the journal, for a start after a `kill -9` of circusd; let its pipes flow."""
     if watcher.stream_redirector is not None:
         watcher.stream_redirector.buffer = _CHUNK
-    record_session(Path(watcher.env[MARK]) / "sessions", pid)
+    try:
+        record_session(Path(watcher.env[MARK]) / "sessions", pid)
+    except OSError as error:
+        _LOG.warning("%s: process %d could not be written down: %s", watcher.name, pid, error)
     return True
 
 

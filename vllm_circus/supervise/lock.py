@@ -2,6 +2,8 @@
 
 The lock is a `flock` on a file of the run directory, so it goes with the process that holds it, however that ends; the
 pid inside is for showing. The file itself is never removed: a second one of the same name would be a second lock.
+
+The run directory is locked as well, since what clears up old files in /tmp passes over locked folders: tmpfiles.d(5).
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ import fcntl
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from vllm_circus.errors import CircusError
@@ -31,7 +33,10 @@ def hold_lock(instance: Instance) -> Iterator[None]:
     private_directory(instance.run_dir)
     # Python opens without inheritance, so no child keeps the lock after us.
     handle = os.open(instance.lock, os.O_RDWR | os.O_CREAT, 0o600)
+    folder = os.open(instance.run_dir, os.O_RDONLY | os.O_DIRECTORY)
     try:
+        with suppress(OSError):  # somebody clears up at this very moment
+            fcntl.flock(folder, fcntl.LOCK_SH | fcntl.LOCK_NB)
         if not _acquire(handle):
             raise CircusError(
                 f"instance {instance.name!r} runs already: {_holder(instance.lock)}",
@@ -42,6 +47,7 @@ def hold_lock(instance: Instance) -> Iterator[None]:
         yield
         os.ftruncate(handle, 0)
     finally:
+        os.close(folder)
         os.close(handle)
 
 
