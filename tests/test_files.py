@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from vllm_circus.files import private_directory, write_atomic
+from vllm_circus.errors import CircusError
+from vllm_circus.files import file_errors, private_directory, write_atomic
 
 
 def test_content_and_mode_are_exact_whatever_the_umask(tmp_path: Path) -> None:
@@ -77,4 +78,45 @@ def test_a_private_directory_of_somebody_else_is_refused(tmp_path: Path, monkeyp
     owner = path.stat().st_uid
     monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
     with pytest.raises(PermissionError, match="belongs to user"):
+        private_directory(path)
+
+
+def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    target = tmp_path / "nowhere" / "file"
+    with pytest.raises(FileNotFoundError) as failed:
+        write_atomic(target, "x")
+    assert failed.value.filename == str(target)
+
+
+def test_what_the_operator_must_mend_is_said_to_the_operator(tmp_path: Path) -> None:
+    with pytest.raises(CircusError, match=f"^{tmp_path}/nowhere/file: No such file or directory$"), file_errors():
+        write_atomic(tmp_path / "nowhere" / "file", "x")
+    with pytest.raises(OSError, match="of another kind"), file_errors():
+        raise OSError("of another kind")
+
+
+def test_folders_on_the_way_are_nobody_elses_to_write_in(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        private_directory(tmp_path / "a" / "b" / "c")
+    finally:
+        os.umask(before)
+    assert [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("a", "a/b", "a/b/c")] == [0o755, 0o755, 0o700]
+
+
+def test_a_folder_inside_somebody_elses_is_refused_where_everybody_may_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared, theirs = tmp_path / "tmp", tmp_path / "tmp" / "theirs"
+    theirs.mkdir(parents=True)
+    path = private_directory(theirs / "ours")
+    owner = path.stat().st_uid
+    shared.chmod(0o1777)
+    theirs.chmod(0o777)
+    with pytest.raises(PermissionError, match="theirs"):
+        private_directory(path)
+    theirs.chmod(0o755)
+    assert private_directory(path) == path
+    monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
+    with pytest.raises(PermissionError):
         private_directory(path)

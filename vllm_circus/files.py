@@ -5,17 +5,41 @@ Rule: whoever kills us at any moment finds the old content or the new, never a m
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from vllm_circus.errors import CircusError
 
 
 def write_atomic(path: Path, content: str | bytes, *, mode: int = 0o644) -> None:
     """Replace `path` by `content`: temporary name in the same folder, fsync, rename, fsync of the folder.
 
-    `mode` is exact (the umask plays no part). Raises OSError; the old file is then untouched.
+    `mode` is exact (the umask plays no part). Raises OSError, which names `path`; the old file is then untouched.
     """
     data = content.encode() if isinstance(content, str) else content
+    try:
+        _replace(path, data, mode)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+@contextmanager
+def file_errors() -> Iterator[None]:
+    """A folder that is not ours, a full disk: something for the operator, not a bug. Raises CircusError instead."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            raise
+        raise CircusError(f"{error.filename}: {error.strerror}", hint="see who owns it, and what is free") from error
+
+
+def _replace(path: Path, data: bytes, mode: int) -> None:
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
@@ -30,17 +54,40 @@ def write_atomic(path: Path, content: str | bytes, *, mode: int = 0o644) -> None
     _sync_directory(path.parent)
 
 
+def make_directory(path: Path, *, mode: int) -> None:
+    """Make `path` with `mode` if it is missing, and its parents so that nobody else can write there.
+
+    Whoever can write in a parent can put another folder in our folder's place; a umask of 0 must not allow that.
+    Raises OSError.
+    """
+    for missing in reversed([parent for parent in path.parents if not parent.exists()]):
+        missing.mkdir(mode=0o755, exist_ok=True)
+    path.mkdir(mode=mode, exist_ok=True)
+
+
 def private_directory(path: Path) -> Path:
     """Make `path` (and its parents) if missing and set its mode to 0700; returns it.
 
-    Raises PermissionError if somebody else owns it: what lies in it would be theirs to change.
+    Raises PermissionError if somebody else owns it, or owns a folder on the way to it below /tmp and the like: what
+    lies in it would be theirs to change.
     """
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_directory(path, mode=0o700)
     owner = path.stat().st_uid
     if owner != os.geteuid():
         raise PermissionError(f"{path} belongs to user {owner}, not to us (user {os.geteuid()})")
     path.chmod(0o700)
+    for parent in _below_shared(path.resolve()):
+        about = parent.stat()
+        if about.st_uid not in {0, owner} or about.st_mode & stat.S_IWOTH:
+            raise PermissionError(errno.EPERM, "somebody else can change what is in it", str(parent))
     return path
+
+
+def _below_shared(path: Path) -> tuple[Path, ...]:
+    """The folders above `path` up to the first in which everybody may make some (sticky); none where there is none."""
+    parents = tuple(path.parents)
+    sticky = (number for number, parent in enumerate(parents) if parent.stat().st_mode & stat.S_ISVTX)
+    return parents[: next(sticky, 0)]
 
 
 def _sync_directory(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import stat
@@ -65,6 +66,13 @@ def test_every_fault_of_a_configuration_has_its_line(capsys: pytest.CaptureFixtu
         "error: m.yaml:7: models[0].port: is taken\n"
         "2 faults; nothing was started or written\n"
     )
+
+
+def test_a_full_disk_is_no_bug(failing: object, command: Command) -> None:
+    failing(OSError(errno.ENOSPC, "No space left on device", "/some/file"))  # type: ignore[operator] # see above
+    outcome = command("example")
+    assert (outcome.code, outcome.out) == (1, "")
+    assert outcome.err.startswith("error: /some/file: No space left on device\nhint: ")
 
 
 def test_a_bug_is_one_line_and_its_details_are_private(failing: object, command: Command, instance: Instance) -> None:

@@ -95,3 +95,13 @@ def test_what_clears_up_old_files_passes_over_the_run_directory(instance: Instan
         with pytest.raises(BlockingIOError):
             fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.close(folder)
+
+
+def test_the_lock_of_another_user_is_not_believed(instance: Instance, monkeypatch: pytest.MonkeyPatch) -> None:
+    with hold_lock(instance):
+        owner = os.geteuid()
+        monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
+        with pytest.raises(PermissionError, match="another user"):
+            lock_holder(instance)
+        monkeypatch.setattr(os, "geteuid", lambda: 0)
+        assert lock_holder(instance) == os.getpid()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -15,6 +16,8 @@ from vllm_circus.errors import CircusError, ConfigError
 
 INTERRUPTED = 130
 READER_LEFT = 141
+#: What a file refuses with when the machine is to blame, and not this program.
+_OF_THE_MACHINE = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO})
 _PROGRAM = "vllm-circus"
 _COMPLETE = "_VLLM_CIRCUS_COMPLETE"  # click's convention: what the shell's completion script sets
 
@@ -58,6 +61,9 @@ def _tell(error: Exception, arguments: Sequence[str], session: Session) -> int:
     if isinstance(error, CircusError):
         explain(error)
         return error.exit_code
+    if isinstance(error, OSError) and error.filename is not None and error.errno in _OF_THE_MACHINE:
+        explain(CircusError(f"{error.filename}: {error.strerror}", hint="see who owns it, and what is free"))
+        return 1
     _report_bug(error, arguments, session)
     return 1
 

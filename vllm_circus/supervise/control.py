@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from vllm_circus.errors import CircusError, NotRunning
-from vllm_circus.files import private_directory
+from vllm_circus.files import file_errors, make_directory, private_directory
 from vllm_circus.logline import decode
 from vllm_circus.paths import Instance
 from vllm_circus.supervise.client import Client
@@ -42,9 +42,10 @@ def spawn_daemon(instance: Instance, config_path: Path, *, limit: float = START_
     naming the other one where another one was faster. Interrupted, it leaves nothing behind.
     """
     log = instance.log("circusd")
-    log.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
-    before = log.stat().st_size if log.exists() else 0
-    process = _spawn(instance, config_path.absolute(), log)
+    with file_errors():
+        make_directory(log.parent, mode=0o750)
+        before = log.stat().st_size if log.exists() else 0
+        process = _spawn(instance, config_path.absolute(), log)
     try:
         if _wait_answering(instance, process, limit):
             return process.pid
@@ -60,7 +61,7 @@ def spawn_daemon(instance: Instance, config_path: Path, *, limit: float = START_
             f"instance {instance.name!r} runs already: process {other} was faster",
             hint="`vllm-circus down` stops it; `--instance NAME` runs another set beside it",
         )
-    words = _last_words(log, before) or f"exit code {process.returncode}, no words"
+    words = _last_words(log, before) or f"exit code {process.returncode}, and nothing in its log; is the disk full?"
     raise CircusError(f"circusd did not start: {words}", hint=f"see {log}")
 
 
@@ -95,9 +96,9 @@ def clear_leftovers(instance: Instance) -> int:
     To be called before a plan is made: leftovers hold the very ports and GPUs that the new set needs. Raises
     CircusError when one of them cannot be ended.
     """
-    if running_pid(instance) is not None or not (instance.run_dir.is_dir() or find_leftovers(instance)):
+    if running_pid(instance) is not None or not find_leftovers(instance):
         return 0
-    with hold_lock(instance):
+    with file_errors(), hold_lock(instance):
         return len(end_leftovers(instance))
 
 

@@ -19,7 +19,7 @@ import resource
 from collections.abc import Iterable, Iterator
 
 from vllm_circus.errors import CircusError
-from vllm_circus.files import write_atomic
+from vllm_circus.files import file_errors, write_atomic
 from vllm_circus.paths import MARK, Instance
 from vllm_circus.plan.types import Plan
 from vllm_circus.render import File, render_files, write_files
@@ -50,7 +50,7 @@ def run(plan: Plan, *, background: bool, files: Iterable[File] | None = None) ->
     instance = plan.instance
     os.umask(_UMASK)
     with (
-        _file_errors(),
+        file_errors(),
         Signals() as signals,
         hold_lock(instance),
         logging_to(instance.log("circusd"), background=background, max_bytes=LOG_MAX_BYTES, backups=LOG_BACKUPS),
@@ -111,17 +111,6 @@ async def _tend(instance: Instance, arbiter: CuredArbiter) -> None:
         else:
             if killed:
                 _LOG.warning("killed %d processes whose leaders had gone", killed)
-
-
-@contextlib.contextmanager
-def _file_errors() -> Iterator[None]:
-    """A folder that is not ours, a full disk: something for the operator, not a traceback."""
-    try:
-        yield
-    except OSError as error:
-        if error.filename is None:
-            raise
-        raise CircusError(f"{error.filename}: {error.strerror}", hint="see who owns it, and what is free") from error
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ The run directory is locked as well, since what clears up old files in /tmp pass
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import time
@@ -43,7 +44,7 @@ def hold_lock(instance: Instance) -> Iterator[None]:
                 hint="`vllm-circus down` stops it; `--instance NAME` runs another one beside it",
             )
         os.ftruncate(handle, 0)
-        os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+        _write_pid(handle, instance.lock)
         yield
         os.ftruncate(handle, 0)
     finally:
@@ -54,13 +55,16 @@ def hold_lock(instance: Instance) -> Iterator[None]:
 def lock_holder(instance: Instance) -> int | None:
     """The pid of the process that holds the instance's lock, or None.
 
-    0 is a holder that has not yet written its pid.
+    0 is a holder that has not yet written its pid. Raises PermissionError where the lock is another user's: the pid in
+    it may be a trap. Root looks at everybody's.
     """
     try:
         handle = os.open(instance.lock, os.O_RDONLY)
     except FileNotFoundError:
         return None
     try:
+        if os.geteuid() not in {0, os.fstat(handle).st_uid}:
+            raise PermissionError(errno.EPERM, "belongs to another user", str(instance.lock))
         fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return _read_pid(instance.lock)
@@ -80,6 +84,13 @@ def _acquire(handle: int) -> bool:
             time.sleep(_PAUSE)
         else:
             return True
+
+
+def _write_pid(handle: int, path: Path) -> None:
+    try:
+        os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+    except OSError as error:  # a full disk, and the error does not say where
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def _read_pid(path: Path) -> int:
