@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from vllm_circus import facts
 from vllm_circus.cli.outcome import run_safely
 from vllm_circus.paths import Instance, find_instance
 
@@ -65,3 +66,9 @@ models:
 """
     )
     return path
+
+
+@pytest.fixture
+def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody listens on any port: the files name the usual ones."""
+    monkeypatch.setattr(facts, "listening_ports", frozenset)

@@ -10,7 +10,6 @@ import pytest
 
 from tests.cli.conftest import Command
 from tests.config.test_faults_of_values import BROKEN, GOOD
-from vllm_circus import facts
 
 ENGINE = "defaults: {engine: simulator}\n"
 TWO = f"{ENGINE}models:\n- {{name: a, model: x, %s}}\n- {{name: b, model: y, %s}}\n"
@@ -38,12 +37,6 @@ def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (programs / "vllm").touch(mode=0o755)
     monkeypatch.setenv("PATH", str(programs), prepend=":")
     return tmp_path / "models.yaml"
-
-
-@pytest.fixture
-def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody listens on any port: the files name the usual ones."""
-    monkeypatch.setattr(facts, "listening_ports", frozenset)
 
 
 def refused(command: Command, arguments: tuple[str, ...], path: Path, home: Path) -> list[int]:

@@ -34,6 +34,7 @@ def test_check_as_json_is_the_plan(command: Command, models_file: Path) -> None:
     assert [model["name"] for model in document["models"]] == ["alpha", "beta"]
 
 
+@pytest.mark.usefixtures("quiet")
 def test_check_names_every_fault(command: Command, models_file: Path) -> None:
     models_file.write_text("proxy: {prot: 1}\nmodels:\n  - {name: A b, model: x}\n  - {name: c}\n")
     outcome = command("check", str(models_file))
