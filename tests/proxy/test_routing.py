@@ -21,7 +21,7 @@ from vllm_circus.bus.publish import Publisher
 from vllm_circus.lifecycle.states import State
 from vllm_circus.paths import Instance
 from vllm_circus.proxy.errors import Refused
-from vllm_circus.proxy.routes import make_table
+from vllm_circus.proxy.routes import WORDS, make_table
 
 T = TypeVar("T")
 
@@ -208,6 +208,18 @@ def test_a_model_that_is_not_ready_is_503_with_the_reason(start: Start, backend:
         assert worker.chat(b"{}").status == 200
         assert json.loads(worker.get(b"/v1/models").body)["data"][0]["state"] == "ready"
     assert len(backend.requests) == 2
+
+
+@pytest.mark.parametrize("state", [state for state in State if not state.routable])
+def test_every_state_is_told_in_words(state: State) -> None:
+    table = make_table(
+        a_plan(Path("/x"), a_model("alpha", 1)), ModelsMessage(0, 1, 1, (ModelState("alpha", state, "because"),))
+    )
+    refusal = table.names["alpha"].refusal
+    assert refusal is not None
+    assert str(refusal) == f"The model `alpha` {WORDS[state]}: because."
+    assert not str(refusal).startswith(f"The model `alpha` is {state}:") or state in {State.LOADING, State.STOPPED}
+    assert refusal.code == "model_not_ready"
 
 
 def test_the_counters_tell_what_happened(start: Start, backend: Backend) -> None:

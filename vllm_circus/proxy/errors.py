@@ -113,12 +113,10 @@ def missing_model() -> Refused:
     return Refused(400, "missing_model", "Several models are served here: say which one in `model`.", param="model")
 
 
-def not_ready(name: str, state: str, reason: str, retry_after: int) -> Refused:
-    """503 for a model that is configured and cannot answer now."""
+def not_ready(name: str, words: str, reason: str, retry_after: int) -> Refused:
+    """503 for a model that is configured and cannot answer now; `words` follow its name in the message."""
     why = f": {clean(reason)}" if reason else ""
-    return Refused(
-        503, "model_not_ready", f"The model `{name}` is {state}{why}.", param="model", retry_after=retry_after
-    )
+    return Refused(503, "model_not_ready", f"The model `{name}` {words}{why}.", param="model", retry_after=retry_after)
 
 
 def body_of(error: Refused, *, anthropic: bool, request_id: str) -> bytes:

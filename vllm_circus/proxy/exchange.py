@@ -166,7 +166,7 @@ class Exchange:
         backend = self._relay.find_backend(self)
         upstream = backend.take()
         if upstream is None and backend.is_down(self._clock()):
-            raise not_ready(backend.name, "not reachable", "", 1)
+            raise not_ready(backend.name, "is not reachable", "", 1)
         self._backend = backend
         if self.counter is not None:
             self.counter.in_flight += 1
@@ -188,7 +188,7 @@ class Exchange:
         """The backend was not reached."""
         self._give_up = None
         if not self._over and self._backend is not None:
-            self.fail(not_ready(self._backend.name, "not reachable", "", 1))
+            self.fail(not_ready(self._backend.name, "is not reachable", "", 1))
 
     def _send(self, upstream: Upstream) -> None:
         backend, head, intake = self._backend, self.head, self.intake

@@ -16,6 +16,19 @@ from vllm_circus.lifecycle.states import State
 from vllm_circus.plan.types import ModelPlan, Plan
 from vllm_circus.proxy.errors import Refused, missing_model, not_ready, unknown_model
 
+#: What a client is told about a model that takes no requests: "The model `NAME` …".
+WORDS: Mapping[State, str] = {
+    State.STOPPED: "is stopped",
+    State.QUEUED: "waits for its turn to be started",
+    State.LOADING: "is loading",
+    State.READY: "is ready",
+    State.UNHEALTHY: "does not answer at the moment",
+    State.DRAINING: "is being stopped",
+    State.STOPPING: "is being stopped",
+    State.BACKOFF: "has crashed and will be started again",
+    State.FAILED: "has failed and will not be started again by itself",
+    State.SLEEPING: "is asleep",
+}
 #: Seconds to come again after, where the health plugin does not know better.
 SOON, LATER = 5, 60
 #: Seconds without a snapshot after which its states are no longer believed.
@@ -67,7 +80,7 @@ def _refusal(model: ModelPlan, state: ModelState | None) -> Refused | None:
     if state is None or state.state.routable:
         return None
     said = state.reason or (state.phase if state.state is State.LOADING else "")
-    return not_ready(model.name, state.state.value, said, _retry_after(state))
+    return not_ready(model.name, WORDS[state.state], said, _retry_after(state))
 
 
 def _retry_after(state: ModelState) -> int:
