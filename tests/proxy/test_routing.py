@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TypeVar
 
 import pytest
@@ -273,7 +274,6 @@ def test_the_counters_tell_what_happened(start: Start, backend: Backend) -> None
 
 
 def table_of(tmp_path: object, *states: ModelState, believed: bool = True, **proxy: object):  # type: ignore[no-untyped-def]
-    from pathlib import Path
 
     plan = a_plan(Path("/x"), a_model("a", 1, names=("a", "A")), a_model("b", 2), **proxy)
     message = ModelsMessage(0.0, 1, 9, states) if states else None
