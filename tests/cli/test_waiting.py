@@ -66,6 +66,13 @@ def test_a_restart_is_over_when_another_process_is_ready(before: ModelState, now
 def test_a_stop_is_over_when_the_model_is_stopped() -> None:
     assert judge_stop(OLD, state(State.DRAINING)) is Verdict.WAITING
     assert judge_stop(OLD, state(State.STOPPED)) is Verdict.DONE
+    assert judge_stop(OLD, state(State.LOADING, started=1.0)) is Verdict.WAITING
+
+
+def test_a_stop_that_somebody_else_undid_is_given_up() -> None:
+    assert judge_stop(OLD, state(State.QUEUED)) is Verdict.WAITING
+    assert judge_stop(OLD, state(State.LOADING, started=20.0)) is Verdict.FAILED
+    assert judge_stop(OLD, state(State.READY, started=20.0)) is Verdict.FAILED
 
 
 def test_each_change_is_told_once() -> None:

@@ -85,4 +85,5 @@ def operate(instance: Instance, verb: Verb, names: tuple[str, ...], *, wait: boo
         if name not in reply.accepted and name in before:
             say(f"{name}: nothing to do, it is {before[name].state}")
     if wait:
-        check_failed(instance, wait_for(instance, wanted, judge_of(verb), before=before, timeout=timeout))
+        failed = wait_for(instance, wanted, judge_of(verb), before=before, timeout=timeout)
+        check_failed(instance, failed, "stopped" if verb == "stop" else "ready")

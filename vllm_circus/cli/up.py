@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -25,13 +27,13 @@ from vllm_circus.cli.common import (
 from vllm_circus.errors import CircusError
 
 if TYPE_CHECKING:
-    from pathlib import Path
     from types import FrameType
 
     from vllm_circus.paths import Instance
     from vllm_circus.plan.types import Plan
     from vllm_circus.view.tail import Mark
 
+LINGERING = Path("/var/lib/systemd/linger")
 EVERY = 0.1  # seconds between two looks at the logs
 STILL_RUNS = 1.0  # seconds between two looks at the daemon
 
@@ -58,11 +60,28 @@ def up(session: Session, config: str | None, detach: bool, wait: bool, timeout: 
     instance, path = session.instance, config_file(session.instance, config)
     if detach:
         start_set(instance, path)
+        if goes_with_login(instance.run_dir, os.geteuid()):
+            say("warning: it ends when you log out; `loginctl enable-linger` keeps it running")
         if wait:
             wait_ready(instance, timeout)
         _say_where(instance)
     else:
         _stay(instance, path)
+
+
+def goes_with_login(run_dir: Path, user: int, lingering: Path = LINGERING) -> bool:
+    """Whether the run directory is one that logind removes at this user's last logout; the set then ends.
+
+    `lingering` is the folder in which logind notes whose things stay: loginctl(1).
+    """
+    if not run_dir.is_relative_to(f"/run/user/{user}"):
+        return False
+    import pwd
+
+    try:
+        return not (lingering / pwd.getpwuid(user).pw_name).exists()
+    except KeyError:  # a user without an account does not log out
+        return False
 
 
 def start_set(instance: Instance, path: Path) -> Plan:

@@ -58,9 +58,12 @@ def judge_restart(before: ModelState | None, now: ModelState) -> Verdict:
     return Verdict.WAITING if same else judge_start(before, now)
 
 
-def judge_stop(_before: ModelState | None, now: ModelState) -> Verdict:
-    """A stop: done when stopped."""
-    return Verdict.DONE if now.state is State.STOPPED else Verdict.WAITING
+def judge_stop(before: ModelState | None, now: ModelState) -> Verdict:
+    """A stop: done when stopped, given up when somebody has started another process meanwhile."""
+    if now.state is State.STOPPED:
+        return Verdict.DONE
+    another = before is not None and now.started_at not in {None, before.started_at}
+    return Verdict.FAILED if another and now.state in {State.LOADING, State.READY} else Verdict.WAITING
 
 
 def judge_of(verb: Verb) -> Callable[[ModelState | None, ModelState], Verdict]:
@@ -117,11 +120,13 @@ def current_states(instance: Instance, timeout: float) -> dict[str, ModelState]:
     return {state.name: state for state in message.models} if message else {}
 
 
-def check_failed(instance: Instance, failed: States) -> None:
-    """Raises NotRunning where models failed, saying which and why."""
+def check_failed(instance: Instance, failed: States, wanted: str = "ready") -> None:
+    """Raises NotRunning where models did not become what was `wanted`, saying which and why."""
     if not failed:
         return
-    reasons = [f"{name} is not ready: {clean(state.reason) or state.state}" for name, state in sorted(failed.items())]
+    reasons = [
+        f"{name} is not {wanted}: {clean(state.reason) or state.state}" for name, state in sorted(failed.items())
+    ]
     raise NotRunning("\n       ".join(reasons), hint=f"see `{words(instance, f'logs {min(failed)}')}`")
 
 
