@@ -49,6 +49,13 @@ class Disk:
         except (OSError, ValueError):
             return None
 
+    def text(self, path: Path) -> str | None:
+        """What stands in a file; None where it cannot be read, or is no text."""
+        try:
+            return path.read_text(encoding="utf-8")
+        except (OSError, ValueError):
+            return None
+
     def home(self) -> Path:
         """What `~` stands for."""
         return Path(os.path.expanduser("~"))  # noqa: PTH111 - Path.home() raises where there is none

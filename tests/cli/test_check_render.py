@@ -34,6 +34,53 @@ def test_check_as_json_is_the_plan(command: Command, models_file: Path) -> None:
     assert [model["name"] for model in document["models"]] == ["alpha", "beta"]
 
 
+def with_keys(models_file: Path, keys: str) -> Path:
+    """The same models behind a proxy that asks for keys."""
+    models_file.write_text(models_file.read_text().replace("proxy: {", f"proxy: {{keys: {{{keys}}}, "))
+    return models_file
+
+
+def test_check_warns_of_a_variable_without_keys(
+    command: Command, models_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLIENT_KEYS", " , ")
+    file = str(with_keys(models_file, "env: CLIENT_KEYS"))
+    outcome = command("check", file)
+    warning = "proxy.keys.env: CLIENT_KEYS holds no key here; where it holds none, nothing is started"
+    assert (outcome.code, outcome.err) == (0, f"warning: {warning}\n")
+    assert json.loads(command("check", "--json", file).out)["warnings"] == [warning]
+    monkeypatch.setenv("CLIENT_KEYS", "sk-1,sk-2")
+    assert command("check", file).err == ""
+
+
+@pytest.mark.parametrize("name", [("up",), ("up", "-d"), ("run",)])
+def test_no_set_starts_without_the_keys_that_are_to_guard_it(
+    name: tuple[str, ...],
+    command: Command,
+    models_file: Path,
+    instance: Instance,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("CLIENT_KEYS", raising=False)
+    outcome = command(*name, str(with_keys(models_file, "env: CLIENT_KEYS")))
+    assert outcome.code == 2
+    assert outcome.err == (
+        "error: the variable CLIENT_KEYS, which `proxy.keys.env` names, holds no API key\n"
+        "hint: set CLIENT_KEYS in the environment of vllm-circus, or take `keys.env` out of the models file\n"
+    )
+    assert not instance.ini.exists()
+
+
+@pytest.mark.parametrize("name", ["check", "up", "run"])
+def test_a_keys_file_without_a_key_is_a_fault(name: str, command: Command, models_file: Path) -> None:
+    keys = models_file.with_name("keys")
+    keys.write_text("# none yet\n")
+    keys.chmod(0o600)
+    outcome = command(name, str(with_keys(models_file, "file: keys")))
+    assert outcome.code == 2
+    assert f"{models_file}:1: proxy.keys.file: {keys} holds no key (write one key a line)" in outcome.err
+
+
 @pytest.mark.usefixtures("quiet")
 def test_check_names_every_fault(command: Command, models_file: Path) -> None:
     models_file.write_text("proxy: {prot: 1}\nmodels:\n  - {name: A b, model: x}\n  - {name: c}\n")

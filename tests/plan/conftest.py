@@ -41,12 +41,16 @@ class FakeDisk(Disk):
     files: dict[str, int] = field(default_factory=dict)
     folders: set[str] = field(default_factory=set)
     programs: dict[str, str] = field(default_factory=dict)
+    texts: dict[str, str | None] = field(default_factory=dict)
 
     def exists(self, path: Path) -> bool:
         return str(path) in self.folders or str(path) in self.files
 
     def mode(self, path: Path) -> int | None:
         return self.files.get(str(path))
+
+    def text(self, path: Path) -> str | None:
+        return self.texts.get(str(path), "something\n") if str(path) in self.files else None
 
     def home(self) -> Path:
         return Path("/home/me")

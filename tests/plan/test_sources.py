@@ -128,6 +128,20 @@ def test_the_keys_of_the_proxy_are_held_to_the_same(planner: Planner) -> None:
     assert "1: proxy.keys.file: /etc/vc/open.env may be read by others" in fault
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "holds no key (write one key a line)"),
+        ("# sk-later\n\n  \n", "holds no key (write one key a line)"),
+        (None, "cannot be read (it has to be a text file that this user may read)"),
+    ],
+)
+def test_a_file_of_keys_without_a_key_is_refused(planner: Planner, text: str | None, words: str) -> None:
+    disk = replace(DISK, texts={"/etc/vc/keys": text})
+    (fault,) = replace(planner, disk=disk).faults("proxy: {keys: {file: keys}}\nmodels: [{name: a, model: org/x}]")
+    assert fault == f"1: proxy.keys.file: /etc/vc/keys {words}"
+
+
 def test_a_disabled_models_faults_count_too(planner: Planner) -> None:
     assert planner.faults("models: [{name: a, model: ./nope, enabled: false}]")
 
@@ -137,8 +151,12 @@ def test_the_real_disk_answers_without_raising(tmp_path: Path) -> None:
     secret.write_text("x")
     secret.chmod(0o600)
     assert (disk.exists(secret), disk.mode(secret), disk.mode(tmp_path)) == (True, 0o600, None)
+    assert (disk.text(secret), disk.text(tmp_path)) == ("x", None)
     for bad in ("x" * 5000, "a\0b", "nope"):
-        assert (disk.exists(tmp_path / bad), disk.mode(tmp_path / bad)) == (False, None)
+        path = tmp_path / bad
+        assert (disk.exists(path), disk.mode(path), disk.text(path)) == (False, None, None)
+    secret.write_bytes(b"\xff")
+    assert disk.text(secret) is None
     assert disk.which("sh") == "/bin/sh" or Path(disk.which("sh") or "").is_absolute()
     assert disk.which("no-such-program") is None
     assert disk.home().is_absolute()

@@ -67,7 +67,7 @@ def test_a_file_of_keys_that_others_can_read_stops_the_start(short_dir: Path) ->
     keys.write_text("sk-1")
     keys.chmod(0o640)
     worker = start_worker(a_plan(short_dir, a_model("alpha", 1), keys_file=str(keys)))
-    assert worker.process.wait(DEADLINE) == 1
+    assert worker.process.wait(DEADLINE) == 2
     said = worker.log.read_text()
     assert "can be read by others (mode 0640)" in said
     assert "chmod 600" in said

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -44,11 +46,23 @@ def check(session: Session, config: str | None, as_json: bool, verbose: bool) ->
         if as_json:
             click.echo(json.dumps({"ok": False, "faults": [vars(fault) for fault in error.faults]}, indent=2))
         raise
+    plan = replace(plan, warnings=(*plan.warnings, *_unset_keys(plan)))
     if as_json:
         click.echo(json.dumps({"ok": True, **_document(plan)}, indent=2))
     else:
         print_lines(plan_lines(plan, verbose=verbose, width=terminal_width()))
         say_warnings(plan.warnings)
+
+
+def _unset_keys(plan: Plan) -> Iterator[str]:
+    """A variable of keys that is empty here; the service that is to run the set may have it."""
+    from vllm_circus.clientkeys import NoKeys, keys_in_variable
+
+    if plan.proxy.keys_env is not None:
+        try:
+            keys_in_variable(plan.proxy.keys_env, os.environ)
+        except NoKeys:
+            yield f"proxy.keys.env: {plan.proxy.keys_env} holds no key here; where it holds none, nothing is started"
 
 
 def plan_lines(plan: Plan, *, verbose: bool, width: int | None) -> Iterator[tuple[Line, bool]]:

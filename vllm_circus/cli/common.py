@@ -90,14 +90,20 @@ def build_plan(instance: Instance, path: Path) -> Plan:
 def plan_for_start(instance: Instance, path: Path) -> Plan:
     """The plan of a set that is about to start, after what a killed set left behind is gone: it holds the same ports.
 
-    Raises ConfigError with every fault, and CircusError where something cannot be ended.
+    Raises ConfigError with every fault, and CircusError where something cannot be ended or the proxy would have no
+    key to ask for.
     """
     from vllm_circus.supervise.control import clear_leftovers
 
     ended = clear_leftovers(instance)
     if ended:
         say(f"ended {ended} processes that an earlier set left behind")
-    return build_plan(instance, path)
+    plan = build_plan(instance, path)
+    if plan.proxy.keys_env is not None:
+        from vllm_circus.clientkeys import keys_in_variable
+
+        keys_in_variable(plan.proxy.keys_env, os.environ)  # every worker would end at once, again and again
+    return plan
 
 
 def own_ports(instance: Instance) -> frozenset[int]:

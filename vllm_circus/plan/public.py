@@ -39,7 +39,7 @@ def plan_proxy(drafts: tuple[Draft, ...], sources: Sources, notes: Notes) -> Pro
         default_model=proxy.default_model or (drafts[0].name if len(drafts) == 1 else None),
         drain_timeout=proxy.drain_timeout,
         limits=proxy.limits,
-        keys_file=sources.private_file(keys.file, ("proxy", "keys", "file"), notes) if keys and keys.file else None,
+        keys_file=sources.keys_file(keys.file, ("proxy", "keys", "file"), notes) if keys and keys.file else None,
         keys_env=keys.env if keys else None,
     )
 

@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from vllm_circus.clientkeys import keys_in_text
 from vllm_circus.config.places import Place, show_value
 from vllm_circus.facts import Disk
 from vllm_circus.plan.draft import Notes
@@ -68,6 +69,16 @@ class Sources:
         elif mode & 0o077:
             notes.fault(place, f"{path} may be read by others (mode {mode:04o})", f"chmod 600 {path}")
         return str(path)
+
+    def keys_file(self, value: str, place: Place, notes: Notes) -> str:
+        """A file of clients' keys, absolute: private, and with a key in it, since the operator asked for a lock."""
+        path = self.private_file(value, place, notes)
+        mode, text = self.disk.mode(Path(path)), self.disk.text(Path(path))
+        if mode is not None and text is None:
+            notes.fault(place, f"{path} cannot be read", "it has to be a text file that this user may read")
+        elif text is not None and not keys_in_text(text):
+            notes.fault(place, f"{path} holds no key", "write one key a line")
+        return path
 
     def locate(self, value: str) -> Path:
         """Where a path of the models file leads."""

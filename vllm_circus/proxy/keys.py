@@ -10,11 +10,10 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from vllm_circus.errors import CircusError
+from vllm_circus.clientkeys import keys_in_file, keys_in_variable
 from vllm_circus.proxy.errors import Refused
 
 _BEARER = re.compile(rb"(?i)bearer[ \t]+([!-~]+)")
@@ -51,40 +50,9 @@ class Keys:
 
 def load_keys(file: str | None, variable: str | None, environ: Mapping[str, str]) -> Keys:
     """Every key of the file and of the variable. Raises CircusError, and names no key."""
-    keys: list[str] = []
-    if file is not None:
-        keys += _from_file(Path(file))
-    if variable is not None:
-        found = [key.strip() for key in environ.get(variable, "").split(",") if key.strip()]
-        if not found:
-            raise CircusError(
-                f"the variable {variable} holds no API key",
-                hint=f"set {variable} in the environment of vllm-circus, or take `keys.env` out of the models file",
-            )
-        keys += found
-    return Keys(keys)
-
-
-def _from_file(path: Path) -> list[str]:
-    try:
-        mode = path.stat().st_mode
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise CircusError(f"the API keys cannot be read: {path}: {_why(error)}") from None
-    if stat.S_IMODE(mode) & 0o077:
-        raise CircusError(
-            f"the file of API keys {path} can be read by others (mode {stat.S_IMODE(mode):04o})",
-            hint=f"chmod 600 {path}",
-        )
-    keys = [line.split("#", 1)[0].strip() for line in lines]
-    keys = [key for key in keys if key]
-    if not keys:
-        raise CircusError(f"the file of API keys {path} holds none", hint="write one key a line")
-    return keys
-
-
-def _why(error: OSError | UnicodeDecodeError) -> str:
-    return error.strerror or type(error).__name__ if isinstance(error, OSError) else "it is not UTF-8"
+    of_file = keys_in_file(Path(file)) if file is not None else ()
+    of_variable = keys_in_variable(variable, environ) if variable is not None else ()
+    return Keys((*of_file, *of_variable))
 
 
 def _refused(message: str, code: str) -> Refused:
