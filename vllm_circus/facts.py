@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from vllm_circus import gpu
@@ -24,12 +24,14 @@ class Facts:
         busy_ports: TCP ports that some process listens on, our own running set's left out.
         cores: processors that we may use.
         programs: where programs that a plan may need were found on the PATH, by name.
+        kept_ports: the ports that models of the running set have, by model name: they keep them.
     """
 
     gpus: tuple[Gpu, ...] | None
     busy_ports: frozenset[int]
     cores: int
     programs: dict[str, str]
+    kept_ports: Mapping[str, int] = field(default_factory=dict)
 
 
 class Disk:
@@ -65,13 +67,17 @@ class Disk:
         return _which(program)
 
 
-def gather_facts(own_ports: frozenset[int] = frozenset()) -> Facts:
-    """Look at the machine; takes a few milliseconds. `own_ports` belong to the running set and count as free."""
+def gather_facts(own_ports: frozenset[int] = frozenset(), kept_ports: Mapping[str, int] | None = None) -> Facts:
+    """Look at the machine; takes a few milliseconds.
+
+    `own_ports` belong to the running set and count as free; `kept_ports` are those of its models, by name.
+    """
     return Facts(
         gpus=_gpus(),
         busy_ports=listening_ports() - own_ports,
         cores=len(os.sched_getaffinity(0)),
         programs={"python": sys.executable} | {name: path for name in ("vllm",) if (path := _which(name))},
+        kept_ports=dict(kept_ports or {}),
     )
 
 

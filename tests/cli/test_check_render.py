@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
+import socket
+from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 
 import pytest
 
 from tests.cli.conftest import Command
+from vllm_circus.cli.common import changed_since, running_outline
 from vllm_circus.config.load import load_config
 from vllm_circus.paths import Instance
+from vllm_circus.supervise.lock import hold_lock
 
 
 def test_check_shows_what_would_run(command: Command, models_file: Path) -> None:
@@ -140,16 +146,59 @@ def test_render_writes_the_files_into_a_folder(command: Command, models_file: Pa
     assert {path.name for path in (home / "there" / "new").iterdir()} == {"circus.ini", "plan.json"}
 
 
-def test_render_diff_against_nothing_is_everything(command: Command, models_file: Path) -> None:
+def test_render_diff_without_a_running_set_says_so(command: Command, models_file: Path) -> None:
     outcome = command("render", "--diff", str(models_file))
-    assert outcome.code == 0
-    assert "+[watcher:model-alpha]" in outcome.out
+    assert (outcome.code, outcome.out) == (3, "")
+    assert "vllm-circus is not running" in outcome.err
 
 
-def test_render_diff_against_the_same_says_so(command: Command, models_file: Path, instance: Instance) -> None:
-    command("render", str(models_file), "--output", str(instance.run_dir))
-    outcome = command("render", "--diff", str(models_file))
-    assert (outcome.code, outcome.out, outcome.err) == (0, "", "no difference\n")
+@pytest.fixture
+def running(command: Command, models_file: Path, instance: Instance) -> Iterator[Path]:
+    """The models file of a set that runs, as far as others can see. It began when port 8001 was somebody else's."""
+    models_file.write_text(re.sub(r"(name: alpha.*), port: \d+", r"\1", models_file.read_text()))
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with contextlib.suppress(OSError):  # then somebody has it already, which serves as well
+            other.bind(("127.0.0.1", 8001))
+            other.listen()
+        command("render", str(models_file), "--output", str(instance.run_dir))
+    with hold_lock(instance):
+        yield models_file
+
+
+def test_render_diff_of_an_unchanged_file_is_none(command: Command, running: Path, instance: Instance) -> None:
+    assert b'"port": 8001' not in instance.plan.read_bytes()
+    for arguments in ([], [str(running)]):
+        outcome = command("render", "--diff", *arguments)
+        assert (outcome.code, outcome.out, outcome.err) == (0, "", "no difference\n")
+
+
+def test_check_of_a_running_set_shows_the_ports_that_it_has(
+    command: Command, running: Path, instance: Instance
+) -> None:
+    ports = [model["endpoint"]["port"] for model in json.loads(instance.plan.read_bytes())["models"]]
+    shown = json.loads(command("check", "--json", str(running)).out)["models"]
+    assert [model["endpoint"]["port"] for model in shown] == ports
+
+
+def test_render_diff_of_a_changed_file_is_the_change(command: Command, running: Path) -> None:
+    running.write_text(running.read_text().replace("sim/beta", "sim/gamma"))
+    outcome = command("render", "--diff")
+    assert outcome.code == 1
+    assert any(line.startswith("+") and "sim/gamma" in line for line in outcome.out.splitlines())
+    assert "8001" not in outcome.out
+
+
+def test_a_models_file_that_changed_since_the_start_is_told(running: Path, instance: Instance) -> None:
+    outline = running_outline(instance)
+    assert outline is not None
+    assert changed_since(instance, outline) == ""
+    running.write_text(running.read_text() + "# more\n")
+    assert changed_since(instance, outline) == (
+        "models.yaml has changed since the set was started; `vllm-circus down` and `vllm-circus up` apply it"
+    )
+    running.unlink()
+    assert changed_since(instance, outline) == ""
 
 
 def test_render_takes_either_a_difference_or_a_folder(command: Command, models_file: Path) -> None:

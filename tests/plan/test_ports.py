@@ -32,6 +32,16 @@ def test_ports_in_use_and_the_proxys_are_left_out(planner: Planner) -> None:
     assert ports(planner.given(busy_ports=frozenset({8001, 8003})), text) == [8004, 8005]
 
 
+def test_models_of_a_running_set_keep_the_ports_that_they_have(planner: Planner) -> None:
+    running = planner.given(kept_ports={"b": 8001, "c": 8007, "gone": 8002})
+    assert ports(running, models("", "", "", "")) == [8002, 8001, 8007, 8003]
+
+
+def test_a_port_is_not_kept_where_the_file_or_somebody_else_has_it(planner: Planner) -> None:
+    running = planner.given(kept_ports={"a": 8001, "b": 8002, "c": 8003}, busy_ports=frozenset({8003}))
+    assert ports(running, models("", "port: 8001", "")) == [8002, 8001, 8004]
+
+
 def test_a_disabled_model_keeps_its_port(planner: Planner) -> None:
     assert ports(planner, models("port: 8001, enabled: false", "")) == [8001, 8002]
 

@@ -38,6 +38,10 @@ def test_the_whole_status_of_a_running_set() -> None:
     )
 
 
+def test_news_about_the_set_stand_last() -> None:
+    assert text(replace(PICTURE, news="models.yaml has changed")).endswith(".sock\nmodels.yaml has changed")
+
+
 def test_a_narrow_terminal_keeps_what_matters_most() -> None:
     table = text(PICTURE, 50).splitlines()[:5]
     assert table[0] == "NAME   STATE    IN-FLIGHT   REQ  ERR  UPTIME"

@@ -84,7 +84,8 @@ def build_plan(instance: Instance, path: Path) -> Plan:
     from vllm_circus.facts import gather_facts
     from vllm_circus.plan.decide import make_plan
 
-    return make_plan(survey_config(path), instance, gather_facts(own_ports(instance)))
+    outline = running_outline(instance)
+    return make_plan(survey_config(path), instance, gather_facts(*_ports_of(outline)))
 
 
 def plan_for_start(instance: Instance, path: Path) -> Plan:
@@ -106,10 +107,17 @@ def plan_for_start(instance: Instance, path: Path) -> Plan:
     return plan
 
 
-def own_ports(instance: Instance) -> frozenset[int]:
-    """The ports that the running set of this instance holds: for a new plan of the same set they are free."""
-    outline = read_plan_outline(instance) if running_pid(instance) is not None else None
-    return frozenset({outline.port, *(model.port for model in outline.models)}) if outline else frozenset()
+def running_outline(instance: Instance) -> Outline | None:
+    """The plan of the set that runs; None where none does."""
+    return read_plan_outline(instance) if running_pid(instance) is not None else None
+
+
+def _ports_of(outline: Outline | None) -> tuple[frozenset[int], dict[str, int]]:
+    """All ports that the running set holds, which are free for a new plan of it; and its models', which they keep."""
+    if outline is None:
+        return frozenset(), {}
+    kept = {model.name: model.port for model in outline.models}
+    return frozenset({outline.port, *kept.values()}), kept
 
 
 def running_pid(instance: Instance) -> int | None:
@@ -137,6 +145,28 @@ def read_plan_outline(instance: Instance) -> Outline | None:
         return read_outline(instance.plan.read_bytes())
     except (OSError, ValueError):
         return None
+
+
+def changed_since(instance: Instance, outline: Outline) -> str:
+    """A sentence where the running set's models file is no longer what it was made from; else empty.
+
+    Told by the times of the two files, which costs next to nothing. The time of the last change of the inode counts:
+    an older file that was moved into place has that as well.
+    """
+    source = Path(outline.source)
+    try:
+        if source.stat().st_ctime_ns <= instance.plan.stat().st_mtime_ns:
+            return ""
+    except OSError:
+        return ""
+    apply = f"`{words(instance, 'down')}` and `{words(instance, 'up')}` apply it"
+    return f"{source.name} has changed since the set was started; {apply}"
+
+
+def say_changed(instance: Instance) -> None:
+    """Tell, where the models file has changed, that the running set knows nothing of it."""
+    if text := changed_since(instance, need_outline(instance)):
+        say(text)
 
 
 def need_outline(instance: Instance) -> Outline:

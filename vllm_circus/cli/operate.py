@@ -14,6 +14,7 @@ from vllm_circus.cli.common import (
     need_outline,
     need_running,
     say,
+    say_changed,
 )
 from vllm_circus.errors import CircusError
 
@@ -71,6 +72,8 @@ def operate(instance: Instance, verb: Verb, names: tuple[str, ...], *, wait: boo
         CircusError: the health plugin refused.
     """
     need_running(instance)
+    if verb != "stop":
+        say_changed(instance)
     known = [model.name for model in need_outline(instance).models]
     wanted = tuple(known) if ALL in names else tuple(dict.fromkeys(known_model(name, known) for name in names))
     from vllm_circus.bus.command import send_command

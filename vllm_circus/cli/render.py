@@ -3,32 +3,46 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from vllm_circus.cli.common import Session, build_plan, config_file, instance_option, say, say_warnings
+from vllm_circus.cli.common import (
+    Session,
+    build_plan,
+    config_file,
+    instance_option,
+    need_outline,
+    need_running,
+    say,
+    say_warnings,
+)
+
+if TYPE_CHECKING:
+    from vllm_circus.paths import Instance
 
 
 @click.command(short_help="Write out what circusd would be given.")
 @click.argument("config", metavar="[CONFIG]", required=False)
-@click.option("--diff", is_flag=True, help="Only the difference from the files that the running set has.")
+@click.option("--diff", is_flag=True, help="Only the difference from what the running set was given.")
 @click.option("--output", metavar="DIR", help="Write the files into this folder instead of circus.ini to stdout.")
 @instance_option
-@click.pass_obj
-def render(session: Session, config: str | None, diff: bool, output: str | None) -> None:
-    """Write out what circusd would be given: circus.ini, and with --output also plan.json. Nothing is started."""
+@click.pass_context
+def render(context: click.Context, config: str | None, diff: bool, output: str | None) -> None:
+    """Write out what circusd would be given: circus.ini, and with --output also plan.json. Nothing is started.
+
+    With --diff, CONFIG is by default the file that the running set was made from, and the exit code is 0 without a
+    difference, 1 with one, and 3 where nothing runs.
+    """
     if diff and output:
         raise click.UsageError("--diff and --output exclude each other")
-    plan = build_plan(session.instance, config_file(session.instance, config))
-    from vllm_circus.render import difference, render_files, write_files
+    instance = context.ensure_object(Session).instance
+    if diff:
+        context.exit(_show_difference(instance, config))
+    plan = build_plan(instance, config_file(instance, config))
+    from vllm_circus.render import render_files, write_files
 
     say_warnings(plan.warnings)
-    if diff:
-        text = str(difference(plan))
-        click.echo(text, nl=False)
-        if not text:
-            say("no difference")
-        return
     files = list(render_files(plan))
     if output:
         folder = Path(output)
@@ -36,4 +50,17 @@ def render(session: Session, config: str | None, diff: bool, output: str | None)
         write_files(files, folder)
         say(f"wrote {', '.join(file.name for file in files)} to {folder}")
     else:
-        click.echo(next(file.content for file in files if file.name == session.instance.ini.name), nl=False)
+        click.echo(next(file.content for file in files if file.name == instance.ini.name), nl=False)
+
+
+def _show_difference(instance: Instance, config: str | None) -> int:
+    """How the files that the running set was given would change; returns the exit code. Raises NotRunning."""
+    need_running(instance)
+    plan = build_plan(instance, config_file(instance, config or need_outline(instance).source))
+    from vllm_circus.render import difference
+
+    text = difference(plan)
+    click.echo(text, nl=False)
+    if not text:
+        say("no difference")
+    return 1 if text else 0

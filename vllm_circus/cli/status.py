@@ -12,6 +12,7 @@ import click
 
 from vllm_circus.cli.common import (
     Session,
+    changed_since,
     instance_option,
     need_outline,
     need_running,
@@ -78,7 +79,8 @@ def pictures_of(instance: Instance) -> Iterator[Picture]:
 
     deadline = time.monotonic() + PATIENCE
     for message in follow(instance, 0.25):
-        picture = replace(_with(picture, message), now=time.time())
+        news = changed_since(instance, picture.outline)
+        picture = replace(_with(picture, message), now=time.time(), news=news)
         if deadline and (picture.models is None or picture.counts is None) and time.monotonic() < deadline:
             continue
         deadline = 0.0
@@ -90,7 +92,8 @@ def _first_picture(instance: Instance) -> Picture:
     from vllm_circus.view.status import Picture
 
     daemon = need_running(instance)
-    return Picture(need_outline(instance), instance.control, daemon, time.time())
+    outline = need_outline(instance)
+    return Picture(outline, instance.control, daemon, time.time(), news=changed_since(instance, outline))
 
 
 def _with(picture: Picture, message: ModelsMessage | CountsMessage | None) -> Picture:

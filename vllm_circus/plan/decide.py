@@ -40,7 +40,7 @@ def make_plan(loaded: Loaded, instance: Instance, facts: Facts, disk: Disk | Non
     check_names(drafts, notes)
     check_gpus(drafts, facts.gpus, notes)
     _check_layers(loaded, drafts, notes)
-    ports = assign_ports(drafts, facts.busy_ports, notes)
+    ports = assign_ports(drafts, facts.busy_ports, notes, facts.kept_ports)
     bases = internal_bases(ports, loaded.config.proxy.port)
     planner = _Planner(instance, facts, sources, notes, sum(draft.model.enabled for draft in drafts))
     models = tuple(planner.plan(*of_one) for of_one in zip(drafts, ports, bases, strict=True))

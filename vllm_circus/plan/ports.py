@@ -1,12 +1,13 @@
 """Ports: the engines' own, and where each engine looks for its internal ones.
 
-Rules: ports that the operator wrote stand; the others get the next free one from 8001, in the file's order. No two
-models, disabled ones included, and no model and the proxy share a port.
+Rules: ports that the operator wrote stand; the others keep the one that they have in a running set, or else get the
+next free one from 8001, in the file's order. No two models, disabled ones included, and no model and the proxy share
+a port.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from vllm_circus.config.places import Place, show_place
 from vllm_circus.plan.draft import Draft, Notes
@@ -20,17 +21,30 @@ INTERNAL_SIZE = 20
 INTERNAL_COUNT = 1_030
 
 
-def assign_ports(drafts: tuple[Draft, ...], busy: frozenset[int], notes: Notes) -> tuple[int, ...]:
-    """A port for every model, in their order. `busy` are ports that somebody else listens on."""
+def assign_ports(
+    drafts: tuple[Draft, ...], busy: frozenset[int], notes: Notes, kept: Mapping[str, int] | None = None
+) -> tuple[int, ...]:
+    """A port for every model, in their order.
+
+    `busy` are ports that somebody else listens on, `kept` those that models of the running set have, by name.
+    """
     taken = _check_written(drafts, busy, notes)
-    free = (port for port in range(FIRST_PORT, LAST_PORT + 1) if port not in taken and port not in busy)
+    keeping = _keep(drafts, {*taken, *busy}, kept or {})
+    spoken_for = {*taken, *busy, *keeping.values()}
+    free = (port for port in range(FIRST_PORT, LAST_PORT + 1) if port not in spoken_for)
     ports = []
     for draft in drafts:
-        port = draft.own.port if draft.own.port is not None else next(free, None)
+        port = draft.own.port or keeping.get(draft.name) or next(free, None)
         if port is None:
             notes.fault(draft.at("port"), "no port is free for it", "write a `port`, or run fewer models")
         ports.append(port or LAST_PORT)
     return tuple(ports)
+
+
+def _keep(drafts: tuple[Draft, ...], taken: set[int], kept: Mapping[str, int]) -> dict[str, int]:
+    """Which models keep the port that they have: those that have none written, where it is nobody else's."""
+    asking = [draft.name for draft in drafts if draft.own.port is None and draft.name in kept]
+    return {name: kept[name] for name in asking if kept[name] not in taken}
 
 
 def _check_written(drafts: tuple[Draft, ...], busy: frozenset[int], notes: Notes) -> dict[int, Place]:

@@ -23,6 +23,7 @@ def status_document(picture: Picture) -> dict[str, Any]:
         "ready": picture.ready,
         "now_at": picture.now,
         "config": outline.source,
+        "config_changed": bool(picture.news),
         "circusd": {"pid": picture.daemon, "endpoint": picture.control},
         "proxy": {
             "url": outline.url,

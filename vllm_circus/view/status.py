@@ -61,6 +61,7 @@ class Picture:
         now: wall-clock seconds since 1970.
         models: last word of the health plugin; None where it said nothing.
         counts: last word of the stats plugin; None where it said nothing.
+        news: a sentence about the set as a whole, e.g. that its models file has changed since; mostly empty.
     """
 
     outline: Outline
@@ -69,6 +70,7 @@ class Picture:
     now: float
     models: ModelsMessage | None = None
     counts: CountsMessage | None = None
+    news: str = ""
 
     def state(self, name: str) -> ModelState | None:
         """The state of a model, None where nobody told."""
@@ -208,6 +210,8 @@ def _footer(picture: Picture) -> Iterator[Line]:
     )
     yield (Cell("plugins  ", "dim"), *_plugins(picture.heartbeats()))
     yield Cell("circusd  ", "dim"), Cell(f"pid {picture.daemon}  circusctl --endpoint {picture.control}")
+    if picture.news:
+        yield (Cell(picture.news, "busy"),)
 
 
 def _workers(living: int, planned: int) -> Cell:
