@@ -27,6 +27,7 @@ def test_stopping_returns_when_all_is_gone(instance: Instance, start: Start) -> 
     assert running_pid(instance) == daemon.process.pid
     stop_daemon(instance)
     assert is_gone(pid)
+    assert is_gone(daemon.process.pid)
     assert running_pid(instance) is None
     assert daemon.process.wait(5) == 0
 

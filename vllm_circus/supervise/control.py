@@ -16,7 +16,7 @@ from vllm_circus.logline import decode
 from vllm_circus.paths import Instance
 from vllm_circus.supervise.client import Client
 from vllm_circus.supervise.lock import hold_lock, lock_holder
-from vllm_circus.supervise.proc import read_process, send_signal
+from vllm_circus.supervise.proc import Process, read_process, send_signal
 from vllm_circus.supervise.sweep import KILL_GRACE, TERM_GRACE, end_leftovers, find_leftovers
 
 #: Seconds that a start may take: the sweep of an earlier set, and slow disks when everything is imported.
@@ -81,10 +81,10 @@ def stop_daemon(
         raise NotRunning(f"instance {instance.name!r} does not run")
     limit = _longest_end(instance) if timeout is None else timeout
     send_signal(process, signal.SIGTERM)
-    if not _wait_gone(instance, process.pid, limit, progress):
+    if not _wait_gone(instance, process, limit, progress):
         progress(f"circusd (process {process.pid}) still runs after {limit:g} s: killing it")
         send_signal(process, signal.SIGKILL)
-        _wait_gone(instance, process.pid, KILL_GRACE, progress)
+        _wait_gone(instance, process, KILL_GRACE, progress)
     left = end_leftovers(instance)
     if left:
         progress(f"ended {len(left)} processes that circusd left behind")
@@ -149,9 +149,10 @@ def _longest_end(instance: Instance) -> float:
     return plan.proxy.drain_timeout + PROXY_MARGIN + models + PLUGIN_GRACE + LAST + STOP_MARGIN
 
 
-def _wait_gone(instance: Instance, pid: int, limit: float, progress: Callable[[str], object]) -> bool:
+def _wait_gone(instance: Instance, daemon: Process, limit: float, progress: Callable[[str], object]) -> bool:
+    """Wait for the end of the process: it lets go of the lock some time before."""
     start = told = time.monotonic()
-    while running_pid(instance) == pid:
+    while (left := read_process(daemon.pid)) and left.alive and left.started == daemon.started:
         now = time.monotonic()
         if now - start > limit:
             return False
