@@ -42,6 +42,19 @@ def test_an_engine_on_a_unix_socket_comes_back_after_a_kill(circus: Circus, mode
     await_that(lambda: (now := circus.model("alpha"))["state"] == "ready" and now["pid"] != before, 30)
 
 
+def test_a_killed_worker_leaves_no_socket(circus: Circus, models_file: Path) -> None:
+    circus("up", str(models_file), "-d", "--wait")
+    run = circus.home / "run/default"
+
+    def sockets() -> list[Path]:
+        return list(run.glob("proxy-*.sock"))
+
+    await_that(sockets)
+    (before,) = sockets()
+    os.kill(int(before.stem.removeprefix("proxy-")), signal.SIGKILL)
+    await_that(lambda: len(sockets()) == 1 and sockets() != [before], 30)
+
+
 def signal_group(pid: int) -> None:
     """As the kernel does when memory is short: the engine goes, its socket stays."""
 

@@ -62,13 +62,16 @@ def before_reap(watcher: Any, process_pid: int, **_: Any) -> bool:
     return True
 
 
-def after_reap(process_pid: int, **_: Any) -> bool:
+def after_reap(watcher: Any, process_pid: int, **_: Any) -> bool:
     """End what the process left behind in its group: circus kills no groups, and an engine without its server is lost.
 
-    The number cannot have been given to anybody else while a process of the group lives.
+    The number cannot have been given to anybody else while a process of the group lives. A worker that was killed
+    leaves its socket, too.
     """
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process_pid, signal.SIGKILL)
+    with suppress(OSError):
+        (Path(watcher.env[MARK]) / f"{watcher.name}-{process_pid}.sock").unlink(missing_ok=True)
     return True
 
 
