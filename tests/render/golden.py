@@ -40,7 +40,8 @@ def golden_plan() -> Plan:
         env_file="/etc/vllm-circus/llama.env",
         priority=10,
     )
-    return make_plan(find_instance("default", FOLDERS), qwen, llama, host="0.0.0.0")
+    plan = make_plan(find_instance("default", FOLDERS), qwen, llama, host="0.0.0.0")
+    return replace(plan, proxy=replace(plan.proxy, keys_env="PROXY_KEYS"))
 
 
 def golden_text() -> str:

@@ -103,6 +103,14 @@ def test_values_that_an_ini_cannot_hold_are_left_to_the_launcher(plan: Plan, sho
     assert not {"PRICE", "NAME"} & set(watcher["env"])
 
 
+def test_no_engine_gets_the_keys_of_clients(plan: Plan, short_dir: Path) -> None:
+    own = replace(plan.models[1], env=(("CLIENT_KEYS", "of the engine's own"),))
+    plan = replace(plan, proxy=replace(plan.proxy, keys_env="CLIENT_KEYS"), models=(plan.models[0], own))
+    commands = {watcher["name"]: watcher["cmd"] for watcher in read_back(plan, short_dir)["watchers"]}
+    dropping = {name for name, command in commands.items() if " --drop CLIENT_KEYS " in command}
+    assert dropping == {"model-a"}
+
+
 def test_the_socket_of_an_engine_is_freed_before_it_starts(plan: Plan, short_dir: Path) -> None:
     uds = str(plan.instance.run_dir / "engine-1.sock")
     model = replace(plan.models[0], endpoint=replace(plan.models[0].endpoint, uds=uds))

@@ -72,6 +72,21 @@ def test_what_circus_and_circusd_added_is_taken_away() -> None:
     assert not {"__name__", "VLLM_CIRCUS_PARENT"} & set(seen)
 
 
+def test_what_is_for_circusd_alone_is_taken_away() -> None:
+    theirs = dict.fromkeys(("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID"), "1")
+    seen = environ_of(**theirs, VLLM_CIRCUS_HOME="/x", VLLM_CIRCUS_MARK="/run/x")
+    assert not {*theirs, "VLLM_CIRCUS_HOME"} & set(seen)
+    assert seen["VLLM_CIRCUS_MARK"] == "/run/x"  # a sweep finds the process by it
+
+
+def test_a_dropped_variable_does_not_reach_the_program(tmp_path: Path) -> None:
+    assert "CLIENT_KEYS" not in environ_of("--drop", "CLIENT_KEYS", CLIENT_KEYS="sk-1,sk-2")
+    assert "CLIENT_KEYS" not in environ_of("--drop", "CLIENT_KEYS")
+    own = private(tmp_path / "a.env", "CLIENT_KEYS=of the engine's own\n")
+    for options in (("--drop", "CLIENT_KEYS", "--env-file", own), ("--env-file", own, "--drop", "CLIENT_KEYS")):
+        assert environ_of(*options, CLIENT_KEYS="sk-1")["CLIENT_KEYS"] == "of the engine's own"
+
+
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o644, 0o660])
 def test_a_file_that_others_can_read_is_refused(tmp_path: Path, mode: int) -> None:
     file = private(tmp_path / "a.env", "TOKEN=secret\n", mode)

@@ -7,7 +7,8 @@ Rules, each paid for in blood:
   `endpoint_owner` would chown, and `fqdn_prefix`, `logoutput`, `loggerconfig` and `include` have no use here.
 - `multicast_endpoint` is empty: circus would otherwise tell its control endpoint to anybody who asks on UDP.
 - `copy_env = True`: without it a process has no PATH and no HOME, and neither CUDA's nor Hugging Face's settings.
-- No secret stands here: what must stay secret is read by the launcher from a private file.
+- No secret stands here: what must stay secret is read by the launcher from a private file. And the one secret that
+  circusd's own environment may hold, the clients' keys, the launcher keeps from the engines.
 - A model is started and stopped, never reloaded: `autostart`, `respawn` off, one process (`singleton`), so that no
   second engine ever comes up beside the first on the same GPU.
 """
@@ -60,7 +61,7 @@ def all_sections(plan: Plan) -> Iterator[Section]:
     yield circus_section(plan.instance)
     yield socket_section(plan.proxy)
     for model in plan.models:
-        yield from model_sections(plan.instance, model)
+        yield from model_sections(plan.instance, model, plan.proxy.keys_env)
     yield from proxy_sections(plan.instance, plan.proxy)
     yield from plugin_sections(plan.instance)
 
@@ -102,10 +103,15 @@ def socket_section(proxy: ProxyPlan) -> Section:
     return Section("socket:proxy", options)
 
 
-def model_sections(instance: Instance, model: ModelPlan) -> Iterator[Section]:
-    """A model's watcher and its environment."""
-    secrets = instance.secrets / f"{model.name}.json"
-    argv = (*launcher(secrets=secrets, env_file=model.env_file, uds=model.endpoint.uds), *model.argv)
+def model_sections(instance: Instance, model: ModelPlan, keys_env: str | None = None) -> Iterator[Section]:
+    """A model's watcher and its environment; `keys_env` is the variable of the clients' keys, which no engine gets."""
+    before = launcher(
+        secrets=instance.secrets / f"{model.name}.json",
+        env_file=model.env_file,
+        drop=keys_env if keys_env not in dict(model.env) else None,  # its own variable of that name is another thing
+        uds=model.endpoint.uds,
+    )
+    argv = (*before, *model.argv)
     options = (
         ("cmd", join_arguments(argv)),
         ("numprocesses", "1"),
@@ -144,16 +150,21 @@ def plugin_sections(instance: Instance) -> Iterator[Section]:
         yield Section(f"plugin:{name}", (("use", target), ("settings", str(instance.plan))))
 
 
-def launcher(*, secrets: Path | None = None, env_file: str | None = None, uds: str | None = None) -> Iterator[str]:
+def launcher(
+    *, secrets: Path | None = None, env_file: str | None = None, drop: str | None = None, uds: str | None = None
+) -> Iterator[str]:
     """What stands before a program. `-P` keeps the working directory out of the launcher's own imports.
 
-    `uds` is the unix socket that the program makes; a predecessor's, left by `kill -9`, is removed first.
+    `drop` is a variable of circusd's that the program is not to see. `uds` is the unix socket that the program makes;
+    a predecessor's, left by `kill -9`, is removed first.
     """
     yield from (sys.executable, "-P", "-m", "vllm_circus.supervise.launch")
     if secrets is not None:
         yield from ("--environ", str(secrets))
     if env_file is not None:
         yield from ("--env-file", env_file)
+    if drop is not None:
+        yield from ("--drop", drop)
     if uds is not None:
         yield from ("--free", uds)
     yield "--"

@@ -2,6 +2,7 @@
 
     --environ FILE     a JSON object of environment variables, private to its owner
     --env-file FILE    lines of NAME=value, `#` begins a comment line, private to its owner
+    --drop NAME        take an inherited variable away; the files may set it anew
     --free SOCKET      remove a unix socket of that name, which a killed predecessor left: nobody can listen there else
 
 It sets what circus cannot: variables that must not stand in an ini, and a signal at the death of circusd, so that a
@@ -28,7 +29,15 @@ from typing import NoReturn
 PARENT = "VLLM_CIRCUS_PARENT"
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _LINE = re.compile(r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=(.*)")
-_OPTIONS = frozenset({"--environ", "--env-file", "--free"})
+_OPTIONS = frozenset({"--environ", "--env-file", "--drop", "--free"})
+#: What no program of the set is told. vLLM warns of every VLLM_… that it does not know; what systemd tells a service is
+#: for its main process alone (sd_notify(3), sd_listen_fds(3)); circus's ini parser keeps a section's name as one.
+_NEVER = frozenset(
+    {
+        *("__name__", PARENT, "VLLM_CIRCUS_HOME"),
+        *("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"),
+    }
+)
 
 
 class Refused(Exception):
@@ -44,7 +53,7 @@ def main(arguments: Sequence[str]) -> NoReturn:
         _end(125, str(refused))
     die_with(parent)
     try:
-        os.execvpe(argv[0], argv, _whole(environ))  # noqa: S606 - becoming another program is the point
+        os.execvpe(argv[0], argv, environ)  # noqa: S606 - becoming another program is the point
     except FileNotFoundError:
         _end(127, f"{argv[0]}: no such program")
     except OSError as error:
@@ -94,26 +103,33 @@ def _parse_lines(path: Path, text: str) -> Iterator[tuple[str, str]]:
         yield found[1], value
 
 
-def _prepare(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+def _prepare(arguments: Sequence[str]) -> tuple[dict[bytes, bytes], list[str]]:
+    """The program's environment, and its arguments. Raises Refused."""
     environ: dict[str, str] = {}
+    dropped = set(_NEVER)
     rest = list(arguments)
     while rest and rest[0] in _OPTIONS and len(rest) > 1:
         option, name, rest = rest[0], rest[1], rest[2:]
-        if option == "--free":
-            free_socket(Path(name))
-        else:
-            environ |= read_environ(Path(name)) if option == "--environ" else read_env_file(Path(name))
+        match option:
+            case "--free":
+                free_socket(Path(name))
+            case "--drop":
+                dropped.add(name)
+            case _:
+                environ |= read_environ(Path(name)) if option == "--environ" else read_env_file(Path(name))
     if len(rest) < 2 or rest[0] != "--":
-        raise Refused("usage: launch [--environ FILE] [--env-file FILE] [--free SOCKET] -- program [argument…]")
-    return environ, rest[1:]
+        options = "[--environ FILE] [--env-file FILE] [--drop NAME] [--free SOCKET]"
+        raise Refused(f"usage: launch {options} -- program [argument…]")
+    return _whole(environ, dropped), rest[1:]
 
 
-def _whole(environ: dict[str, str]) -> dict[bytes, bytes]:
-    """Our own environment and on top of it `environ`, as bytes: the locale has no say in what a file holds.
+def _whole(environ: dict[str, str], dropped: set[str]) -> dict[bytes, bytes]:
+    """Our own environment less what is dropped, and on top of it `environ`.
 
-    circus's ini parser keeps the section's name among its options, and so in the environment; that goes.
+    As bytes: the locale has no say in what a file holds.
     """
-    base = {name: value for name, value in os.environb.items() if name not in {b"__name__", PARENT.encode()}}
+    without = {name.encode() for name in dropped}
+    base = {name: value for name, value in os.environb.items() if name not in without}
     return base | {name.encode(): value.encode() for name, value in environ.items()}
 
 
