@@ -24,6 +24,9 @@ ENGINE_ARGS = {"enforce-eager": True, "max-model-len": 512, "kv-cache-memory-byt
 ENGINE_ENV = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
 LOAD_LIMIT = 300.0
 MODEL_A, ALIAS_A, LORA_A, MODEL_B = "tiny-a", "org/Tiny-A", "tiny-a-lora", "tiny-b"
+#: The engine that somebody else started; the set reaches it through a tap.
+BY_HAND = "by-hand"
+TAP = Path(__file__).with_name("tap.py")
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class Engine:
     def serve_by_hand(self, name: str, port: int, log: Path) -> Iterator[None]:
         """`vllm serve` as somebody would start it in another terminal; ended with all its processes."""
         argv = [str(self.program), "serve", self.model(name), "--host", "127.0.0.1", "--port", str(port)]
-        argv += ["--served-model-name", "by-hand", "--enforce-eager", "--max-model-len", "512"]
+        argv += ["--served-model-name", BY_HAND, "--enforce-eager", "--max-model-len", "512"]
         argv += ["--kv-cache-memory-bytes", "64M"]
         with log.open("wb") as output:
             environment = {**os.environ, **ENGINE_ENV}
@@ -87,6 +90,13 @@ class Fleet:
         secrets = self.home / f"run/default/secrets/{name}.json"
         return str(json.loads(secrets.read_text())["VLLM_API_KEY"])
 
+    def tapped(self, request_id: str) -> bytes:
+        """What the engine behind the tap sent from the answer with this id on, head and all."""
+        for path in (self.home / "tap").iterdir():
+            if (place := (sent := path.read_bytes()).find(request_id.encode())) >= 0:
+                return sent[sent.rindex(b"HTTP/1.1 200 OK", 0, place) :]
+        raise AssertionError(f"the engine sent nothing with {request_id}")
+
 
 def run_command(home: Path, *words: str, limit: float) -> subprocess.CompletedProcess[str]:
     """`vllm-circus WORDS…` with its folders below `home`."""
@@ -99,8 +109,9 @@ def environ(home: Path) -> dict[str, str]:
     return {**os.environ, "VLLM_CIRCUS_HOME": str(home)}
 
 
-def write_config(path: Path, engine: Engine, port: int, first_port: int) -> None:
-    """Two models, one with an alias and an adapter."""
+def write_config(path: Path, engine: Engine, port: int, by_hand: int) -> None:
+    """Two models, one with an alias and an adapter, and the tap to a third engine; ports from `port` to `port + 3`."""
+    tap = [sys.executable, str(TAP), "{port}", str(by_hand), str(path.parent / "tap")]
     config = {
         "proxy": {"host": "127.0.0.1", "port": port},
         "defaults": {
@@ -112,11 +123,12 @@ def write_config(path: Path, engine: Engine, port: int, first_port: int) -> None
             {
                 "name": MODEL_A,
                 "model": engine.model(MODEL_A),
-                "port": first_port,
+                "port": port + 1,
                 "aliases": [ALIAS_A],
                 "lora": [{"name": LORA_A, "path": engine.model(LORA_A)}],
             },
-            {"name": MODEL_B, "model": engine.model(MODEL_B), "port": first_port + 1},
+            {"name": MODEL_B, "model": engine.model(MODEL_B), "port": port + 2},
+            {"name": BY_HAND, "model": "tapped", "port": port + 3, "engine": {"command": tap}},
         ],
     }
     path.write_text(yaml.safe_dump(config))
