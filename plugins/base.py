@@ -123,11 +123,14 @@ class Plugin(CircusPlugin):  # type: ignore[misc]  # circus has no types
             self._leaving = asyncio.get_running_loop().create_task(self._leave())
 
     async def _leave(self) -> None:
+        """Nothing is begun any more (see `spawn`), so what is under way now is all that there is to end."""
         under_way = tuple(self._tasks)
         for task in under_way:
             task.cancel()
         if under_way:
             await asyncio.wait(under_way, timeout=_LEAVE_WITHIN)
+        for name in sorted(task.get_name() for task in self._tasks):
+            log.warning("%s is left undone", name)
         self.stop()
 
     def guarded(self, what: str) -> Guard:
@@ -135,7 +138,10 @@ class Plugin(CircusPlugin):  # type: ignore[misc]  # circus has no types
         return Guard(self, what)
 
     def spawn(self, what: str, work: Coroutine[Any, Any, Any]) -> None:
-        """Run a coroutine beside the rest; what it raises is logged and counted."""
+        """Run a coroutine beside the rest; what it raises is logged and counted. One that leaves begins nothing."""
+        if self._leaving is not None:  # events of circus go on coming in while tasks are broken off
+            work.close()
+            return
 
         async def run() -> None:
             with self.guarded(what):

@@ -232,9 +232,15 @@ class HealthPlugin(Plugin):
         """
         if pid not in self._missing and self._keeper is not None:
             self._missing[pid] = now
-            self.spawn(f"{name}: settling", self._hands.settle(self._keeper.model(name)))
+            self.spawn(f"{name}: settling", self._settle(self._keeper.model(name)))
         elif now - self._missing[pid] > _REAP_PATIENCE:
             self._ended(name, pid, None)
+
+    async def _settle(self, model: ModelPlan) -> None:
+        try:
+            await self._hands.settle(model)
+        except CircusError as error:  # it has something else to do, or is just ending the set
+            log.warning("%s: circus does not look whether it is gone: %s", model.name, error)
 
     async def _probe(self, model: ModelPlan, asked: float, *, with_names: bool) -> None:
         names = with_names and model.check_names

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,41 @@ def test_nothing_that_raises_ends_a_plugin_or_goes_unsaid(instance: Instance) ->
         assert any(line.channel == "E" and line.text.startswith(f"ERROR {what} failed") for line in told)
     assert sum(line.text == "RuntimeError: beat on purpose" for line in told) == 3
     assert any(line.text == "INFO clumsy ends" for line in told)
+
+
+class Busy(Plugin):
+    """Has work under way whenever it ends, and is given more meanwhile."""
+
+    name = "busy"
+    begun: list[str]
+
+    def open(self) -> None:
+        self.begun = []
+        self.spawn("a task", self._task("first"))
+
+    def beat(self) -> None:
+        if self.begun:
+            self.leave()
+
+    async def _task(self, name: str) -> None:
+        self.begun.append(name)
+        try:
+            await asyncio.sleep(60)
+        finally:
+            self.spawn("another task", self._task("second"))
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.filterwarnings("ignore:make_current is deprecated:DeprecationWarning")  # circus's own call
+@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
+def test_what_is_under_way_ends_before_the_plugin_and_nothing_is_begun_meanwhile(instance: Instance) -> None:
+    instance.plan.write_bytes(dump_plan(make_plan(instance)))
+    plugin = Busy(instance.control, instance.events, 1.0, settings=str(instance.plan))
+    plugin.start()
+    plugin.stop()
+    gc.collect()  # a task that is destroyed while it is pending says so in the log
+    assert plugin.begun == ["first"]
+    assert [line.text for line in read(instance.log("busy"))][1:] == ["INFO busy ends"]
 
 
 def test_log_lines_are_whole_and_harmless(short_dir: Path) -> None:
