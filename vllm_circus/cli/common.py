@@ -17,6 +17,7 @@ from vllm_circus.paths import DEFAULT_INSTANCE, Instance, find_instance
 
 if TYPE_CHECKING:
     from vllm_circus.plan.types import Plan
+    from vllm_circus.supervise.lock import Fallen
     from vllm_circus.view.outline import Outline
     from vllm_circus.view.table import Line
 
@@ -131,10 +132,19 @@ def need_running(instance: Instance) -> int:
     """Pid of circusd. Raises NotRunning."""
     pid = running_pid(instance)
     if pid is None:
+        fallen = find_fallen(instance)
+        why, see = (f": {fallen}", f"`{words(instance, 'logs')}` shows the last lines; ") if fallen else ("", "")
         raise NotRunning(
-            f"{instance_words(instance)} is not running", hint=f"start it with `{words(instance, 'up -d')}`"
+            f"{instance_words(instance)} is not running{why}", hint=f"{see}start it with `{words(instance, 'up -d')}`"
         )
     return pid
+
+
+def find_fallen(instance: Instance) -> Fallen | None:
+    """The circusd that ran last, if it was killed or died; None while one runs."""
+    from vllm_circus.supervise.lock import find_fallen as find
+
+    return find(instance) if running_pid(instance) is None else None
 
 
 def read_plan_outline(instance: Instance) -> Outline | None:

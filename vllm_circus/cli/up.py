@@ -14,6 +14,7 @@ import click
 from vllm_circus.cli.common import (
     Session,
     config_file,
+    find_fallen,
     instance_option,
     instance_words,
     need_outline,
@@ -97,6 +98,8 @@ def start_set(instance: Instance, path: Path) -> Plan:
             f"{instance_words(instance)} is running already (circusd is process {pid})",
             hint=f"`{words(instance, 'down')}` stops it; `--instance NAME` runs another set beside it",
         )
+    if fallen := find_fallen(instance):
+        say(f"the last {fallen}")
     plan = plan_for_start(instance, path)
     say_warnings(plan.warnings)
     pid = spawn_daemon(instance, path)

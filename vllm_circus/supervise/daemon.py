@@ -26,7 +26,7 @@ from vllm_circus.render import File, render_files, write_files
 from vllm_circus.render.ini import LOG_BACKUPS, LOG_MAX_BYTES, declared_names
 from vllm_circus.supervise.cures import CuredArbiter, load_arbiter
 from vllm_circus.supervise.launch import PARENT
-from vllm_circus.supervise.lock import hold_lock, lock_holder
+from vllm_circus.supervise.lock import find_fallen, hold_lock, lock_holder
 from vllm_circus.supervise.logs import logging_to
 from vllm_circus.supervise.secrets import remove_secrets, write_secrets
 from vllm_circus.supervise.signals import Signals
@@ -143,6 +143,8 @@ def _prepare_process(instance: Instance) -> None:
 
 
 def _end_earlier_set(instance: Instance, signals: Signals) -> None:
+    if fallen := find_fallen(instance):
+        _LOG.warning("the last %s", fallen)
     ended = end_leftovers(instance, give_up=lambda: signals.end_asked)
     if ended:
         _LOG.warning("an earlier set left %d processes behind; they are gone now", len(ended))

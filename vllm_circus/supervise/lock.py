@@ -14,6 +14,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from vllm_circus.errors import CircusError
@@ -73,6 +74,36 @@ def lock_holder(instance: Instance) -> int | None:
     return None
 
 
+@dataclass(frozen=True)
+class Fallen:
+    """A circusd that came to no orderly end: its pid, and, as seconds since 1970, its start and its set's last word."""
+
+    pid: int
+    since: float
+    last_word: float
+
+    def __str__(self) -> str:
+        since, last = _local(self.since), _local(self.last_word)
+        return f"circusd (process {self.pid}, since {since}) was killed or died; the last word of its set is of {last}"
+
+
+def find_fallen(instance: Instance) -> Fallen | None:
+    """The circusd that ran last, if it came to no orderly end: that takes the file of its pid away.
+
+    Only sensible while nobody else runs the instance. The last word is the health plugin's, which outlives circusd by
+    the moment that it takes to say so.
+    """
+    try:
+        pid, since = _read_pid(instance.pidfile), instance.pidfile.stat().st_mtime
+    except OSError:
+        return None
+    try:
+        last_word = instance.log("health").stat().st_mtime
+    except OSError:
+        last_word = since
+    return Fallen(pid, since, max(since, last_word))
+
+
 def _acquire(handle: int) -> bool:
     deadline = time.monotonic() + _PATIENCE
     while True:
@@ -100,5 +131,8 @@ def _read_pid(path: Path) -> int:
 
 def _holder(path: Path) -> str:
     pid = _read_pid(path)
-    since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(path.stat().st_mtime))
-    return f"process {pid or 'unknown'}, since {since}"
+    return f"process {pid or 'unknown'}, since {_local(path.stat().st_mtime)}"
+
+
+def _local(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
