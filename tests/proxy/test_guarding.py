@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -182,6 +183,11 @@ def test_status_and_registry_tell_what_runs(worker: Worker, alpha: Backend) -> N
         (b"127.0.0.1", None, 200),
         (b"[::1]:80", None, 200),
         (b"evil.example", None, 403),
+        (b"localhost.evil.example", None, 403),  # a name that anybody can point here
+        (b"127.0.0.1.evil.example", None, 403),
+        (b"evil.example", b"http://evil.example", 403),  # one with itself, and foreign all the same
+        (b"localhost", b"http://[", 403),
+        (b"proxy.localhost", None, 200),
         (b"localhost", b"https://evil.example", 403),
         (b"localhost", b"null", 403),
         (b"localhost", b"http://localhost", 200),
@@ -201,6 +207,19 @@ def test_a_key_makes_every_host_ours() -> None:
     assert is_foreign("llm.example", None, names=names, cors=cors, keyed=False)
     assert not is_foreign("llm.example", None, names=names, cors=cors, keyed=True)
     assert is_foreign("llm.example", "https://evil.example", names=names, cors=cors, keyed=True)
+
+
+def test_this_machines_name_counts_in_its_own_domains_alone(tmp_path: Path) -> None:
+    resolver = tmp_path / "resolv.conf"
+    resolver.write_text("nameserver 10.0.0.1\nsearch Lab.Example. corp.example\n")
+    name, names = socket.gethostname().lower().split(".", 1)[0], own_names("0.0.0.0", resolver)
+
+    def foreign(host: str) -> bool:
+        return is_foreign(host, None, names=names, cors=Cors(()), keyed=False)
+
+    assert not any(foreign(f"{name}{domain}:8000") for domain in ("", ".lab.example", ".corp.example", ".local", "."))
+    assert all(foreign(f"{name}.{domain}") for domain in ("evil.example", "lab.example.evil.example", "com"))
+    assert own_names("0.0.0.0", tmp_path / "missing") < names
 
 
 # the log
