@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -191,3 +192,24 @@ def test_a_quoted_boundary_and_none() -> None:
     assert read(quoted, form(('name="model"', b"a"), boundary="X X"), []).name == "a"
     with pytest.raises(BadBody):
         FormModel(b"multipart/form-data")
+
+
+def test_several_boundaries_are_refused() -> None:
+    for second in (b"boundary=YY", b"BOUNDARY=YY", b"boundary*=utf-8''YY"):
+        with pytest.raises(BadBody):
+            FormModel(b"multipart/form-data; boundary=XX; " + second)
+    FormModel(b"multipart/form-data; boundary=----WebKitFormBoundaryX")
+
+
+def test_a_file_whose_name_looks_like_a_field_is_a_file() -> None:
+    for head in ('filename="a; name=model"; name="file"', r'filename="a\"; name=model"; name="file"'):
+        finder = read(FormModel(TYPE), form((head, b"evil"), ('name="model"', b"a")), [])
+        assert finder.name == "a"
+        assert not finder.conflict
+
+
+def test_a_form_of_many_tiny_parts_is_read_in_one_go() -> None:
+    body = b"--XX\r\n\r\n\r\n" * 100_000 + form(('name="model"', b"a"))
+    begun = time.process_time()
+    assert read(FormModel(TYPE), body, []).name == "a"
+    assert time.process_time() - begun < 1

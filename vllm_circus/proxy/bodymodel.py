@@ -305,8 +305,10 @@ def _wrong_type() -> Refused:
 
 
 _DISPOSITION_NAME = re.compile(
-    rb'(?im)^content-disposition:[ \t]*form-data\b[^\r\n]*?;[ \t]*name=(?:"((?:[^"\\\r\n]|\\.)*)"|([^;\s"]+))'
+    rb"(?im)^content-disposition:[ \t]*form-data\b"
+    rb'(?:[^;"\r\n]|"(?:[^"\\\r\n]|\\.)*+"|;(?![ \t]*name=))*+;[ \t]*name=(?:"((?:[^"\\\r\n]|\\.)*)"|([^;\s"]+))'
 )
+_BOUNDARIES = re.compile(rb"(?i);[ \t]*boundary\b")
 _BOUNDARY = re.compile(rb'(?i);[ \t]*boundary=(?:"([^"\r\n]{1,70})"|([^;\s",]{1,70}))')
 
 
@@ -320,6 +322,8 @@ class FormModel:
         match = _BOUNDARY.search(content_type)
         if match is None:
             raise BadBody("The multipart form has no boundary.")
+        if len(_BOUNDARIES.findall(content_type)) > 1:  # readers differ in which one they take
+            raise BadBody("The multipart form has several boundaries.")
         self._delimiter = b"\r\n--" + (match[1] or match[2])
         self._rest = b"\r\n"  # so that the first delimiter looks like every other
         self._part = "preamble"  # what the rest is in: preamble, header, model (the field), other, end
@@ -332,10 +336,8 @@ class FormModel:
         data = self._rest + data
         at = 0
         while at >= 0 and self._part != "end":
-            self._rest = data[at:] if at else data
             at = self._header(data, at) if self._part == "header" else self._content(data, at)
-        if self._part == "end":
-            self._rest = b""
+        self._rest = b"" if self._part == "end" else data[~at:]
 
     def finish(self) -> None:
         """See ModelFinder."""
@@ -343,7 +345,10 @@ class FormModel:
             raise BadBody("The multipart form is not whole.")
 
     def _header(self, data: bytes, at: int) -> int:
-        """What follows a delimiter: `--` at the end, else CRLF and the part's header."""
+        """What follows a delimiter: `--` at the end, else CRLF and the part's header.
+
+        Like `_content`, it returns where to go on, or `~n` where more has to come and what is before `n` is done with.
+        """
         if data.startswith(b"--", at):
             self._part = "end"
             return at
@@ -351,7 +356,7 @@ class FormModel:
         if end < 0:
             if len(data) - at > _LONGEST_PART_HEADER:
                 raise BadBody("A part of the multipart form has no end to its header.")
-            return -1
+            return ~at
         match = _DISPOSITION_NAME.search(data, at, end)
         named = match is not None and (match[1] or match[2]) == b"model"
         self._part = "model" if named else "other"
@@ -367,9 +372,8 @@ class FormModel:
         if self._part == "model":
             if len(data) - at > _LONGEST_NAME:
                 raise _long_field()
-        else:
-            self._rest = data[max(at, len(data) - len(self._delimiter)) :]
-        return -1
+            return ~at
+        return ~max(at, len(data) - len(self._delimiter))
 
     def _named(self, value: bytes) -> None:
         if len(value) > _LONGEST_NAME:
