@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from contextlib import suppress
 
 import pytest
 
 from tests.proxy.conftest import Start, Worker, a_model
-from tests.proxy.scripted import Backend, get, post, read_message, until
+from tests.proxy.scripted import DEADLINE, Backend, Peer, get, post, read_message, until
 from vllm_circus.config.models import Limits
 
 ALPHA = b'{"model":"alpha"}'
@@ -282,3 +283,56 @@ def test_connect_to_a_page_with_no_body_but_with_two_requests_in_it(worker: Work
     hidden = get(b"/sleep")
     worker.ask(b"GET /health HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%b" % (len(hidden), hidden))
     assert alpha.connections == []
+
+
+def ask_without_reading(client: Peer, asked: bytes) -> int:
+    """Send until the other side takes no more; returns the bytes sent."""
+    client.sock.settimeout(1)
+    sent = 0
+    with suppress(TimeoutError):
+        while sent < 64 << 20:
+            sent += client.sock.send(asked * 100)
+    client.sock.settimeout(DEADLINE)
+    return sent
+
+
+def test_who_asks_without_reading_is_not_listened_to(worker: Worker) -> None:
+    client = worker.client()
+    before = worker.memory()
+    asked = get(b"/nowhere")
+    assert ask_without_reading(client, asked) < 40 << 20
+    assert worker.memory() - before < 8 << 20
+    for _ in range(1000):  # and is heard again as it reads
+        assert read_message(client).status == 404
+
+
+def test_pipelined_refusals_that_wait_are_answered_after_a_half_close(worker: Worker) -> None:
+    client = worker.client()
+    asked = get(b"/nowhere")
+    sent = ask_without_reading(client, asked)
+    client.half_close()
+    for _ in range(sent // len(asked)):
+        assert read_message(client).status == 404
+    assert client.ended()
+
+
+def test_a_page_that_takes_no_model_from_its_body_takes_no_large_one(worker: Worker) -> None:
+    head = b"GET /health HTTP/1.1\r\nHost: localhost\r\n"
+    assert worker.ask(head + b"Content-Length: 65537\r\n\r\n").status == 413
+    assert worker.ask(head + b"Transfer-Encoding: chunked\r\n\r\n20000\r\n" + b"x" * 0x20000).status == 413
+    assert worker.ask(head + b"Content-Length: 2\r\n\r\n{}").status == 200
+
+
+def test_an_upload_of_the_costliest_kind_holds_nobody_else_up(worker: Worker) -> None:
+    body = b'{"a":[' + b"[[0],[{}]]," * 500_000 + b'0],"model":"nobody"}'
+    hog, other = worker.client(), worker.client()
+    sender = threading.Thread(target=hog.send, args=(post(body),))
+    sender.start()
+    slowest = 0.0
+    while sender.is_alive():
+        begun = time.monotonic()
+        other.send(get(b"/nowhere"))
+        assert read_message(other).status == 404
+        slowest = max(slowest, time.monotonic() - begun)
+    assert read_message(hog).status == 404
+    assert slowest < 0.4  # it takes most of a second, and was one piece

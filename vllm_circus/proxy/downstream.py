@@ -1,8 +1,10 @@
 """One client's connection: requests in, one after the other, and the answers in the same order.
 
-Rules: bytes that belong to the next request wait, bounded, until the present one is answered. What is malformed is
-answered once and ends the connection; before it is closed for good, what the client still sends is read for a moment,
-since a reset would take the answer away from it. Time limits are looked at a few times a second, not per byte.
+Rules: bytes that belong to the next request wait, bounded, until the present one is answered and its answer is taken:
+who asks without reading is not listened to either. Nobody's large upload holds the loop for longer than one read.
+What is malformed is answered once and ends the connection; before it is closed for good, what the client still sends
+is read for a moment, since a reset would take the answer away from it. Time limits are looked at a few times a
+second, not per byte.
 """
 
 from __future__ import annotations
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
 #: Bytes of later requests that may wait for the present one.
 PIPELINE_ROOM = 64 << 10
+#: Bytes of one read after which the others have their turn: libuv would go on reading a full socket 32 times.
+LARGE_READ = 64 << 10
 #: Seconds that a connection which is to close is still read from, or may take to be written to.
 LINGER_SECONDS = 2.0
 #: Seconds that an idle connection is left while draining, for a request that is already under way.
@@ -93,10 +97,15 @@ class Downstream(asyncio.Protocol):
             self._keep(data)
         else:
             self._body(exchange, data, 0)
+        if len(data) >= LARGE_READ:
+            self._yield()
 
     def eof_received(self) -> bool:
         """See asyncio.Protocol: a half-close is one only if a request is whole and waits for its answer."""
         exchange = self._exchange
+        if exchange is None and not self._lingering and b"\r\n\r\n" in self._buffer:  # it will have its turn
+            self._half_closed = True
+            return True
         if exchange is None or not exchange.complete or exchange.is_tunnel:
             return False
         self._half_closed = True
@@ -123,7 +132,10 @@ class Downstream(asyncio.Protocol):
         if self._exchange is not None:
             self._exchange.resume()
         elif not self._lingering:
-            self._deadline = self._relay.clock() + self._relay.limits.keep_alive
+            self.resume_reading()
+            limits = self._relay.limits
+            self._deadline = self._relay.clock() + (limits.header_timeout if self._buffer else limits.keep_alive)
+            self._relay.loop.call_soon(self._requests, b"")
 
     # what the exchange asks for
 
@@ -223,7 +235,7 @@ class Downstream(asyncio.Protocol):
         """Take as many requests as are whole and answered at once; leave the rest in the buffer."""
         if self._lingering:
             return
-        if self._exchange is not None:
+        if self._exchange is not None or self.write_paused:
             self._keep(data)
             return
         fresh = not self._buffer
@@ -231,7 +243,7 @@ class Downstream(asyncio.Protocol):
         self._buffer = b""
         self._parsing = True
         try:
-            while data and self._exchange is None and not self._lingering:
+            while data and self._exchange is None and not self._lingering and not self.write_paused:
                 end = data.find(b"\r\n\r\n") + 4
                 if end < 4 or data.startswith(b"\r\n"):
                     if data.startswith(b"\r\n"):  # RFC 9112, section 2.2: an empty line before a request
@@ -295,6 +307,25 @@ class Downstream(asyncio.Protocol):
         self._buffer += data
         if len(self._buffer) > PIPELINE_ROOM:
             self.pause_reading()
+
+    def take_buffer(self) -> bytes:
+        """What came of a later request: in a tunnel there is none, and the bytes are the tunnel's."""
+        data, self._buffer = self._buffer, b""
+        self.resume_reading()
+        return data
+
+    def _yield(self) -> None:
+        """Let the other connections have their turn before more is read."""
+        transport = self._transport
+        if transport is None or self._read_paused or transport.is_closing():
+            return
+        transport.pause_reading()
+        self._relay.loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        transport = self._transport
+        if transport is not None and not self._read_paused and not transport.is_closing():
+            transport.resume_reading()
 
     def _options(self, exchange: Exchange) -> None:
         """Answer OPTIONS here, a preflight above all: browsers send no key with it."""

@@ -181,6 +181,9 @@ class Exchange:
         if self._over:
             upstream.close()
             return
+        if upstream.is_closing():  # accepted and closed at once: nothing was sent
+            self.not_connected()
+            return
         self._send(upstream)
         self.down.resume_reading()
 
@@ -276,6 +279,9 @@ class Exchange:
         self.is_tunnel = True
         self._deadline = self._clock() + self._relay.limits.idle_timeout
         self._write(head + rest)
+        early = self.down.take_buffer()
+        if early:
+            self.send_on(early)
 
     def send_on(self, data: bytes) -> None:
         """What the client sends through the tunnel."""

@@ -13,8 +13,11 @@ from vllm_circus.proxy.framing import MORE, BadFraming, ByChunks, ByLength, Fram
 from vllm_circus.proxy.head import RequestHead
 
 #: Chunk framing may be so many times as long as what it frames, beside `_FRAMING_FREE`.
-_FRAMING_SHARE = 8
+_FRAMING_SHARE = 4
 _FRAMING_FREE = 64 << 10
+
+#: Bytes of a body on a path whose body names no model: it is held whole, and some such paths need no key.
+_NO_MODEL_LIMIT = 64 << 10
 
 
 class Intake:
@@ -31,6 +34,8 @@ class Intake:
 
     def __init__(self, head: RequestHead, length: int | None, page: Page, limit: int) -> None:
         """Raises Refused where the header alone shows that the body will not do; `limit` is in bytes."""
+        if not page.in_body:
+            limit = min(limit, _NO_MODEL_LIMIT)
         self._limit = limit
         if length is not None and length > limit:
             raise _too_large(limit)
@@ -45,7 +50,7 @@ class Intake:
         self.error: Refused | None = None
         self.complete = self._framing is None
         if self.complete:
-            self._search([])
+            self._search(b"")
 
     @property
     def model(self) -> str | None:
@@ -63,25 +68,25 @@ class Intake:
         except BadFraming as error:
             raise BadMessage(f"The body is malformed: {error}.") from None
         piece = data if at == 0 and end in {MORE, len(data)} else data[at : end if end != MORE else None]
-        self._pieces.append(piece)
-        self.held += len(piece)
         self.total += len(piece)
         if framing.payload > self._limit:
             raise _too_large(self._limit)
         if self.total > _FRAMING_FREE + _FRAMING_SHARE * framing.payload:
             raise BadMessage("The body is nearly all chunk framing.")
+        self._pieces.append(piece)
+        self.held += len(piece)
         self.complete = end != MORE
-        self._search(parts)
+        self._search(b"".join(parts))
         return end
 
-    def _search(self, parts: list[bytes]) -> None:
+    def _search(self, data: bytes) -> None:
         """Look for the model; what is wrong with the body is noted, since where it ends is known all the same."""
         if self.error is not None:
             return
         finder = self._finder
         try:
-            for part in parts:
-                finder.feed(part)
+            if data:
+                finder.feed(data)
             if self.complete:
                 finder.finish()
         except Refused as error:
