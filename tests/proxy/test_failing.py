@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
+import signal
 import socket
 import threading
 import time
 from collections.abc import Callable
 
 import pytest
+import uvloop
 
 from tests.proxy.conftest import Start, Worker, a_model
 from tests.proxy.scripted import (
+    DEADLINE,
     DONE,
     SSE_HEAD,
     Backend,
@@ -23,10 +28,12 @@ from tests.proxy.scripted import (
     ok,
     post,
     read_message,
+    serve_always,
     until,
 )
 from vllm_circus.config.models import Limits
 from vllm_circus.plan.types import Endpoint
+from vllm_circus.proxy.sockets import reset_on_close, was_reset
 
 ALPHA = b'{"model":"alpha"}'
 STREAM = b'{"model":"alpha","stream":true}'
@@ -493,3 +500,61 @@ def test_an_engine_on_a_unix_socket(start: Start, backend: Backend) -> None:
     worker = start(a_model("alpha", 1, endpoint=Endpoint("127.0.0.1", 1, str(path))))
     assert worker.chat(ALPHA).status == 200
     assert backend.requests[0].get(b"host") == b"localhost"
+
+
+class Ending(asyncio.Protocol):
+    """Says when its transport is closed for good."""
+
+    def __init__(self) -> None:
+        self.ended = asyncio.Event()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        asyncio.get_running_loop().call_soon(self.ended.set)
+
+
+def test_a_connection_that_is_closed_here_was_reset() -> None:
+    async def ask() -> bool:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            address = listener.getsockname()
+            transport, protocol = await asyncio.get_running_loop().create_connection(Ending, *address)
+            assert not was_reset(transport)
+            transport.abort()
+            await protocol.ended.wait()
+            reset_on_close(transport)
+            return was_reset(transport)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(ask())
+
+
+def test_an_engine_that_closes_each_connection_at_once_leaves_nobody_waiting(worker: Worker, alpha: Backend) -> None:
+    alpha.plays(lambda _, peer: peer.close())
+    for _ in range(50):
+        assert worker.chat(b'{"model":"alpha"}').status in {502, 503}
+
+
+def test_a_connection_on_which_something_came_is_not_used_again(worker: Worker, alpha: Backend) -> None:
+    """Even what came in the very moment in which the next request is sent, which the worker has not read yet."""
+
+    def script(backend: Backend, peer: Peer) -> None:
+        backend.read_request(peer)
+        peer.send(ok(b"first"))
+        go.wait()
+        peer.send(ok(b"nobody's"))
+        done.set()
+        backend.read_request(peer)
+
+    go, done = threading.Event(), threading.Event()
+    alpha.plays(script)
+    client = worker.client()
+    client.send(post(b'{"model":"alpha"}'))
+    assert read_message(client).body == b"first"
+    os.kill(worker.process.pid, signal.SIGSTOP)  # so that both wait when it goes on
+    try:
+        client.send(post(b'{"model":"alpha"}'))
+        alpha.script = serve_always(ok(b"second"))
+        go.set()
+        assert done.wait(DEADLINE)
+    finally:
+        os.kill(worker.process.pid, signal.SIGCONT)
+    assert read_message(client).body == b"second"

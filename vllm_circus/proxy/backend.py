@@ -102,7 +102,7 @@ class Backend:
         oldest = self._clock() - IDLE_SECONDS
         while self._idle:
             upstream = self._idle.pop()
-            if upstream.idle_since > oldest and not upstream.is_closing():
+            if upstream.idle_since > oldest and upstream.is_quiet():
                 return upstream
             upstream.close()
         return None

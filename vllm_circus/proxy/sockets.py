@@ -20,7 +20,7 @@ def was_reset(transport: asyncio.Transport | None) -> bool:
         return False
     try:
         info: bytes = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 8)
-    except OSError:
+    except (OSError, ValueError):  # closed here, too: uvloop gives no descriptor any more
         return True
     return info[0] == _TCP_CLOSE
 
@@ -29,7 +29,7 @@ def reset_on_close(transport: asyncio.Transport | None) -> None:
     """Let the close of a TCP connection be a reset: socket(7), SO_LINGER of zero seconds."""
     sock = transport.get_extra_info("socket") if transport is not None else None
     if sock is not None:
-        with suppress(OSError):  # gone already
+        with suppress(OSError, ValueError):  # gone already
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 

@@ -2,12 +2,14 @@
 
 Rules: a response's head is checked whole before a byte of it goes on; body bytes go on as they came, one write per
 read. A connection returns to its pool only if the response ended exactly where its framing says, the request had
-been sent whole, and both sides want it to stay; every other one is closed.
+been sent whole, and both sides want it to stay; every other one is closed. It leaves the pool only if nothing has
+come on it since then.
 """
 
 from __future__ import annotations
 
 import asyncio
+import select
 from typing import TYPE_CHECKING, cast
 
 from vllm_circus.proxy.errors import BadResponse
@@ -41,6 +43,7 @@ class Upstream(asyncio.Protocol):
         "_keep_alive",
         "_method",
         "_paused",
+        "_poll",
         "_transport",
         "_tunnel",
         "_unchunk",
@@ -60,6 +63,7 @@ class Upstream(asyncio.Protocol):
         self._interim = 0
         self._keep_alive = True
         self._paused = False
+        self._poll = select.poll()
         self.used = False
         self.silent = True
         self.idle_since = 0.0
@@ -102,6 +106,10 @@ class Upstream(asyncio.Protocol):
         """Whether it is of no more use."""
         return self._transport is None or self._transport.is_closing()
 
+    def is_quiet(self) -> bool:
+        """Whether nothing has come that was not read yet: bytes that belong to nobody, or the connection's end."""
+        return not self.is_closing() and not self._poll.poll(0)
+
     def close(self) -> None:
         """Close it; the backend sees a client that leaves, and drops the request."""
         self._exchange = None
@@ -113,6 +121,7 @@ class Upstream(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See asyncio.Protocol."""
         self._transport = cast("asyncio.Transport", transport)
+        self._poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
 
     def data_received(self, data: bytes) -> None:
         """See asyncio.Protocol."""
@@ -233,11 +242,16 @@ class Upstream(asyncio.Protocol):
         self._framing = None
         self.used = True
         self.resume()
-        if self._keep_alive and exchange.complete and not self.is_closing():
+        if self._keep_alive and exchange.complete and self._is_free():
             self._backend.release(self)
         else:
             self.close()
         exchange.finish()
+
+    def _is_free(self) -> bool:
+        """Whether the next request may use it: an answer can come before the request has all gone out."""
+        transport = self._transport
+        return transport is not None and not transport.is_closing() and not transport.get_write_buffer_size()
 
     def _lost(self, exchange: Exchange, *, reset: bool) -> None:
         self._exchange = None
