@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import shlex
 import socket
 from collections.abc import Iterator
 from importlib.resources import files
@@ -117,8 +118,32 @@ def test_a_missing_models_file_is_named_with_the_way_to_get_one(
     assert outcome.code == 2
     assert outcome.err == (
         f"error: models file {instance.config_file}: there is no such file\n"
-        f"hint: `vllm-circus example > {instance.config_file}` writes one to begin with\n"
+        f"hint: `vllm-circus example --output {instance.config_file}` writes one to begin with\n"
     )
+
+
+def test_the_way_to_a_models_file_works_as_it_is_typed(command: Command, instance: Instance, home: Path) -> None:
+    for arguments in ([], [str(home / "new folder" / "my models.yaml")]):
+        (typed,) = re.findall("hint: `vllm-circus (.*)` writes", command("check", *arguments).err)
+        assert command(*shlex.split(typed)).code == 0
+        assert "no such file" not in command("check", *arguments).err
+    assert instance.config_file.is_file()
+
+
+def test_a_folder_is_no_place_for_an_example(command: Command, home: Path) -> None:
+    outcome = command("check", str(home))
+    assert outcome.code == 2
+    assert outcome.err == f"error: models file {home}: is not a file\nhint: name the models file itself\n"
+
+
+def test_the_example_replaces_nothing(command: Command, home: Path, models_file: Path) -> None:
+    before = models_file.read_bytes()
+    outcome = command("example", "--output", str(models_file))
+    assert (outcome.code, outcome.out) == (1, "")
+    assert outcome.err == f"error: {models_file} exists already\nhint: name another file\n"
+    assert models_file.read_bytes() == before
+    assert command("example", "--output", str(models_file / "x")).code == 1
+    assert command("example", "--output", str(home)).code == 1
 
 
 @pytest.mark.parametrize("name", ["check", "render", "run"])

@@ -35,12 +35,21 @@ def test_the_demo_asks_every_name_streams_shows_the_status_and_leaves_nothing(de
     assert demo.processes() == []
 
 
+def test_a_second_demo_counts_from_nothing_until_all_is_counted(demo: Circus) -> None:
+    for _ in range(2):
+        (alpha,) = re.findall(r"^alpha +(.*)", demo("demo").stdout, re.MULTILINE)[-1:]
+        state, _gpu, _port, _memory, in_flight, requests, *_ = alpha.split()
+        assert (state, in_flight, requests) == ("ready", "0", "3")
+
+
 def test_a_demo_that_is_kept_goes_on_and_says_what_to_try(demo: Circus) -> None:
     shown = demo("demo", "--keep")
     assert "vllm-circus --instance demo status -w" in shown.stderr
     assert demo.status()["ready"] is True
     again = demo("demo", code=1)
-    assert "instance 'demo' is running already" in again.stderr
+    assert again.stderr.startswith("error: a demo is running already (circusd is process ")
+    assert "`vllm-circus --instance demo down` stops it" in again.stderr
+    assert "port 8000" not in again.stderr
     assert demo.status()["ready"] is True
 
 

@@ -83,4 +83,5 @@ COUNTS = CountsMessage(
     workers=(WorkerState(301, 7, 10, NOW - 0.3), WorkerState(302, 7, 2, NOW - 0.3)),
     gpus=tuple(Gpu(i, f"GPU-{i}", "H100", 80 * GIB, used * GIB, 50, 60) for i, used in enumerate((61, 60, 2))),
 )
-PICTURE = Picture(OUTLINE, "ipc:///run/vllm-circus/default/control.sock", 100, NOW, MODELS, COUNTS)
+CONTROL = "ipc:///run/vllm-circus/default/control.sock"
+PICTURE = Picture(OUTLINE, CONTROL, 100, NOW, MODELS, COUNTS, circusctl=f"circusctl --endpoint {CONTROL}")

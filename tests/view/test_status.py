@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
 from dataclasses import replace
 
 import pytest
 
-from tests.view.pictures import COUNTS, GIB, MODELS, NOW, OUTLINE, PICTURE
+from tests.view.pictures import CONTROL, COUNTS, GIB, MODELS, NOW, OUTLINE, PICTURE
 from vllm_circus.bus.messages import ModelsMessage, ModelState
 from vllm_circus.lifecycle.states import State
 from vllm_circus.view.live import screen
@@ -34,8 +35,24 @@ def test_the_whole_status_of_a_running_set() -> None:
         "\n"
         "proxy    http://127.0.0.1:8000/v1  2 workers  12 connections\n"
         "plugins  health ok  stats ok\n"
-        "circusd  pid 100  circusctl --endpoint ipc:///run/vllm-circus/default/control.sock"
+        "circusd  pid 100\n"
+        "circusctl --endpoint ipc:///run/vllm-circus/default/control.sock"
     )
+
+
+def test_the_circusctl_command_can_be_pasted_from_a_narrow_terminal() -> None:
+    program = "/opt/vllm-circus/bin/circusctl"
+    picture = replace(PICTURE, circusctl=f"{program} --endpoint {CONTROL}")
+    assert text(picture).splitlines()[-1] == f"{program} --endpoint {CONTROL}"
+    lines = text(picture, 80).splitlines()[-2:]
+    assert lines == [f"{program} \\", f" --endpoint {CONTROL}"]
+    pasted = subprocess.run(["sh"], input="echo " + "\n".join(lines), capture_output=True, text=True, check=True)
+    assert pasted.stdout == f"{program} --endpoint {CONTROL}\n"
+
+
+def test_the_live_screen_leaves_out_a_command_that_it_would_break() -> None:
+    assert CONTROL in screen(PICTURE, 80).plain
+    assert "control.sock" not in screen(PICTURE, 50).plain
 
 
 def test_news_about_the_set_stand_last() -> None:

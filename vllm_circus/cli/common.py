@@ -67,11 +67,12 @@ def config_file(instance: Instance, given: str | None) -> Path:
     """The models file that is meant. Raises CircusError where there is none."""
     path = Path(given).absolute() if given else instance.config_file
     if not path.is_file():
-        problem = "is not a file" if path.exists() else "there is no such file"
-        raise _NoModelsFile(
-            f"models file {path}: {problem}",
-            hint=f"`vllm-circus example > {given or path}` writes one to begin with",
-        )
+        import shlex
+
+        if path.exists():
+            raise _NoModelsFile(f"models file {path}: is not a file", hint="name the models file itself")
+        example = f"vllm-circus example --output {shlex.quote(given or str(path))}"
+        raise _NoModelsFile(f"models file {path}: there is no such file", hint=f"`{example}` writes one to begin with")
     return path
 
 
@@ -95,17 +96,21 @@ def plan_for_start(instance: Instance, path: Path) -> Plan:
     Raises ConfigError with every fault, and CircusError where something cannot be ended or the proxy would have no
     key to ask for.
     """
-    from vllm_circus.supervise.control import clear_leftovers
-
-    ended = clear_leftovers(instance)
-    if ended:
-        say(f"ended {ended} processes that an earlier set left behind")
+    end_leftovers(instance)
     plan = build_plan(instance, path)
     if plan.proxy.keys_env is not None:
         from vllm_circus.clientkeys import keys_in_variable
 
         keys_in_variable(plan.proxy.keys_env, os.environ)  # every worker would end at once, again and again
     return plan
+
+
+def end_leftovers(instance: Instance) -> None:
+    """End what a killed set left behind, and tell. Raises CircusError where something cannot be ended."""
+    from vllm_circus.supervise.control import clear_leftovers
+
+    if ended := clear_leftovers(instance):
+        say(f"ended {ended} processes that an earlier set left behind")
 
 
 def running_outline(instance: Instance) -> Outline | None:
@@ -206,6 +211,16 @@ def words(instance: Instance, command: str) -> str:
     from vllm_circus.view.outline import command_for
 
     return command_for(instance.name, command)
+
+
+def circusctl(instance: Instance) -> str:
+    """The command line that reaches circusd, as it works when it is pasted: only our own program may be on the PATH."""
+    import shlex
+    import shutil
+
+    beside = Path(sys.executable).with_name("circusctl")
+    program = "circusctl" if shutil.which("circusctl") else shlex.quote(str(beside))
+    return f"{program} --endpoint {instance.control}"
 
 
 def say(text: str) -> None:

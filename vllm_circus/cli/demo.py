@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vllm_circus.cli.common import print_lines, say, terminal_width, words
+from vllm_circus.cli.common import end_leftovers, print_lines, running_pid, say, terminal_width, words
 from vllm_circus.errors import CircusError
 from vllm_circus.paths import find_instance
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 READY_WITHIN = 120.0  # seconds; simulated models take two or three
 ANSWER_WITHIN = 30.0  # seconds
-COUNTED_WITHIN = 5.0  # seconds
+COUNTED_WITHIN = 10.0  # seconds
 WORDS = 13  # of an answer: the simulator repeats itself after that
 
 
@@ -38,6 +38,7 @@ def demo(keep: bool) -> None:
     from vllm_circus.cli.up import start_set, wait_ready
 
     instance = find_instance("demo")
+    _begin_afresh(instance)
     plan = start_set(instance, _models_file(instance))
     try:
         wait_ready(instance, READY_WITHIN)
@@ -51,6 +52,19 @@ def demo(keep: bool) -> None:
         stop_set(instance)
         say("Next: `vllm-circus demo --keep` leaves it running to play with; `vllm-circus example > models.yaml` and")
         say("`vllm-circus up models.yaml` serve models of your own.")
+
+
+def _begin_afresh(instance: Instance) -> None:
+    """Forget what an earlier demo counted and measured. Raises CircusError where one still runs."""
+    pid = running_pid(instance)
+    if pid is not None:
+        raise CircusError(
+            f"a demo is running already (circusd is process {pid})",
+            hint=f"`{words(instance, 'status')}` shows it, `{words(instance, 'down')}` stops it",
+        )
+    end_leftovers(instance)
+    for name in ("stats.json", "health.json"):
+        (instance.state_dir / name).unlink(missing_ok=True)
 
 
 def _models_file(instance: Instance) -> Path:
@@ -138,14 +152,15 @@ def _ask_stream(url: str, model: str, question: str) -> Iterator[str]:
 
 
 def _show_status(instance: Instance, asked: int) -> None:
-    """The status as soon as every question is counted in it: the sums are told once a second."""
+    """The status as soon as every answer is counted in it, and nothing is in flight: sums are told once a second."""
     from vllm_circus.cli.status import pictures_of
     from vllm_circus.view.status import status_lines
 
     deadline = time.monotonic() + COUNTED_WITHIN
     for picture in pictures_of(instance):
-        counted = sum(counts.requests for counts in picture.counts.models.values()) if picture.counts else 0
-        if counted >= asked or time.monotonic() > deadline:
+        counts = picture.counts.models.values() if picture.counts else ()
+        counted, in_flight = sum(each.requests for each in counts), sum(each.in_flight for each in counts)
+        if (counted >= asked and not in_flight) or time.monotonic() > deadline:
             print_lines(status_lines(picture, terminal_width()))
             return
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vllm_circus.cli.common import Session, instance_option, instance_words, running_pid, say
+from vllm_circus.cli.common import Session, end_leftovers, instance_option, instance_words, running_pid, say
 
 if TYPE_CHECKING:
     from vllm_circus.paths import Instance
@@ -31,12 +31,11 @@ def down(session: Session, timeout: float | None) -> None:
 
 def stop_set(instance: Instance, timeout: float | None = None) -> None:
     """End the set and what may be left of an earlier one, and tell how it goes."""
-    from vllm_circus.supervise.control import clear_leftovers, stop_daemon
+    from vllm_circus.supervise.control import stop_daemon
 
     if running_pid(instance) is not None:
         stop_daemon(instance, timeout=timeout, progress=say)
         say("stopped")
         return
     say(f"{instance_words(instance)} is not running")
-    if ended := clear_leftovers(instance):
-        say(f"ended {ended} processes that an earlier set left behind")
+    end_leftovers(instance)

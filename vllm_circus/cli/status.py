@@ -13,6 +13,7 @@ import click
 from vllm_circus.cli.common import (
     Session,
     changed_since,
+    circusctl,
     instance_option,
     need_outline,
     need_running,
@@ -93,7 +94,8 @@ def _first_picture(instance: Instance) -> Picture:
 
     daemon = need_running(instance)
     outline = need_outline(instance)
-    return Picture(outline, instance.control, daemon, time.time(), news=changed_since(instance, outline))
+    news = changed_since(instance, outline)
+    return Picture(outline, instance.control, daemon, time.time(), news=news, circusctl=circusctl(instance))
 
 
 def _with(picture: Picture, message: ModelsMessage | CountsMessage | None) -> Picture:

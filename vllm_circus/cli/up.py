@@ -13,6 +13,7 @@ import click
 
 from vllm_circus.cli.common import (
     Session,
+    circusctl,
     config_file,
     find_fallen,
     instance_option,
@@ -121,8 +122,14 @@ def wait_ready(instance: Instance, timeout: float | None) -> None:
 
 
 def _say_where(instance: Instance) -> None:
+    import shutil
+
+    from vllm_circus.view.status import folded
+
+    columns = shutil.get_terminal_size().columns if sys.stderr.isatty() else None
     say(f"proxy on {need_outline(instance).url}; next: `{words(instance, 'status')}`, `{words(instance, 'logs -f')}`")
-    say(f"circusctl --endpoint {instance.control}")
+    for line in folded(circusctl(instance), columns):
+        say(line)
 
 
 def _stay(instance: Instance, path: Path) -> None:

@@ -56,12 +56,13 @@ class Picture:
 
     Attributes:
         outline: the plan of the running set.
-        control: circusd's endpoint, for circusctl.
+        control: circusd's endpoint.
         daemon: pid of circusd.
         now: wall-clock seconds since 1970.
         models: last word of the health plugin; None where it said nothing.
         counts: last word of the stats plugin; None where it said nothing.
         news: a sentence about the set as a whole, e.g. that its models file has changed since; mostly empty.
+        circusctl: the command line that reaches circusd; empty leaves it out.
     """
 
     outline: Outline
@@ -71,6 +72,7 @@ class Picture:
     models: ModelsMessage | None = None
     counts: CountsMessage | None = None
     news: str = ""
+    circusctl: str = ""
 
     def state(self, name: str) -> ModelState | None:
         """The state of a model, None where nobody told."""
@@ -114,7 +116,7 @@ def status_lines(picture: Picture, width: int | None = None) -> Iterator[tuple[L
     for line in layout(COLUMNS, [_row(picture, model) for model in picture.outline.models], width):
         yield line, True
     reasons = [reason for model in picture.outline.models if (reason := why(picture, model))]
-    for below in [*([(), *reasons] if reasons else []), (), *_footer(picture)]:
+    for below in [*([(), *reasons] if reasons else []), (), *_footer(picture, width)]:
         yield below, False
 
 
@@ -199,7 +201,15 @@ def gpu_text(gpus: tuple[int, ...] | None) -> str:
     return ",".join(map(str, gpus)) or "cpu"
 
 
-def _footer(picture: Picture) -> Iterator[Line]:
+def folded(command: str, width: int | None) -> tuple[str, ...]:
+    """A command for circusctl on as few lines as `width` columns allow, never broken within its path."""
+    if width is None or len(command) <= width:
+        return (command,)
+    program, option, endpoint = command.rpartition(" --endpoint ")
+    return f"{program} \\", f" {option.strip()} {endpoint}"
+
+
+def _footer(picture: Picture, width: int | None) -> Iterator[Line]:
     outline, workers = picture.outline, picture.counts.workers if picture.counts else ()
     yield (
         Cell("proxy    ", "dim"),
@@ -209,7 +219,9 @@ def _footer(picture: Picture) -> Iterator[Line]:
         Cell(f"  {sum(worker.connections for worker in workers)} connections" if workers else ""),
     )
     yield (Cell("plugins  ", "dim"), *_plugins(picture.heartbeats()))
-    yield Cell("circusd  ", "dim"), Cell(f"pid {picture.daemon}  circusctl --endpoint {picture.control}")
+    yield Cell("circusd  ", "dim"), Cell(f"pid {picture.daemon}")
+    if picture.circusctl:  # on lines that can be pasted
+        yield from ((Cell(line),) for line in folded(picture.circusctl, width))
     if picture.news:
         yield (Cell(picture.news, "busy"),)
 
