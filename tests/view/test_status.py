@@ -29,7 +29,7 @@ def test_the_whole_status_of_a_running_set() -> None:
         "old    stopped  -    8004       -          0     0      0     -    0       -\n"
         "\n"
         "coder: loading weights; 12s so far; ready in about 40s\n"
-        "embed: CUDA out of memory; 8 failed starts in a row;"
+        "embed: CUDA out of memory; failed 8 times in a row;"
         " see `vllm-circus logs embed`, then `vllm-circus start embed`\n"
         "old: `vllm-circus start old` starts it\n"
         "\n"
@@ -128,3 +128,11 @@ def test_ready_means_every_enabled_model() -> None:
 
 def test_the_live_screen_shows_the_same_text() -> None:
     assert screen(PICTURE, 200).plain == text(PICTURE, 200)
+
+
+@pytest.mark.parametrize(("tries", "words"), [(1, "failed once"), (2, "failed 2 times in a row")])
+def test_a_model_that_had_been_ready_did_not_fail_to_start(tries: int, words: str) -> None:
+    loading = ModelState("qwen", State.LOADING, "ended by SIGKILL", since_at=NOW - 3, tries=tries)
+    assert f"qwen: ended by SIGKILL; 3s so far; {words}\n" in text(
+        replace(PICTURE, models=replace(MODELS, models=(loading,)))
+    )

@@ -67,7 +67,7 @@ class ModelState:
         pid: of the API server, while there is one.
         started_at: when this process was started; None while there is none.
         phase: what loading is at, from its log (`loading weights`); empty outside loading.
-        tries: failed starts in a row.
+        tries: how often in a row it did not start, or ended before it had been ready for `restart.reset_after`.
         retry_after: seconds until it is expected to be ready, or None where nobody can say.
     """
 

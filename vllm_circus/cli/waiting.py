@@ -38,7 +38,7 @@ class Verdict(Enum):
 
 
 def judge_start(before: ModelState | None, now: ModelState) -> Verdict:
-    """A start: done when ready, given up after two failed starts in a row.
+    """A start: done when ready, given up when it has failed twice in a row.
 
     `before` is the state at the time of the wish (None where nobody told): as long as nothing has changed since, an
     old failure says nothing.

@@ -150,7 +150,8 @@ def _timing(told: ModelState, now: float) -> Iterator[str]:
     if told.state in {State.QUEUED, State.LOADING, State.DRAINING, State.STOPPING, State.UNHEALTHY}:
         yield f"{duration(now - told.since_at)} so far"
     if told.tries:
-        yield f"{told.tries} failed start{'s' if told.tries > 1 else ''} in a row"
+        # also true of one that was ready for a while, too short a while, before it crashed
+        yield f"failed {told.tries} times in a row" if told.tries > 1 else "failed once"
     if told.retry_after is not None and told.state.coming:
         yield f"ready in about {duration(told.retry_after)}"
 
