@@ -2,13 +2,38 @@
 
 from __future__ import annotations
 
-import pytest
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 
-from vllm_circus.bus.messages import ModelState
-from vllm_circus.cli.waiting import Reporter, Verdict, check_failed, judge_restart, judge_start, judge_stop
+import pytest
+import zmq
+
+from vllm_circus.bus.messages import (
+    TOPIC_COUNTS,
+    TOPIC_MODELS,
+    CountsMessage,
+    ModelsMessage,
+    ModelState,
+    WorkerState,
+    encode,
+)
+from vllm_circus.cli.waiting import (
+    ProxyWatch,
+    Reporter,
+    Verdict,
+    check_failed,
+    judge_restart,
+    judge_start,
+    judge_stop,
+    wait_for,
+)
 from vllm_circus.errors import NotRunning
 from vllm_circus.lifecycle.states import State
+from vllm_circus.logline import encode as log_line
 from vllm_circus.paths import Instance
+from vllm_circus.supervise.lock import hold_lock
 
 
 def state(
@@ -91,3 +116,92 @@ def test_failures_are_told_with_their_reasons(instance: Instance) -> None:
     assert str(caught.value) == "a is not ready: backoff\n       b is not ready: CUDA out of memory"
     assert caught.value.hint == "see `vllm-circus logs a`"
     check_failed(instance, {})
+
+
+Tell = Callable[[ModelsMessage | CountsMessage], None]
+WORKER = WorkerState(pid=7, sequence=1, connections=0, seen_at=1.0)
+
+
+def counts(*workers: WorkerState) -> CountsMessage:
+    return CountsMessage(1.0, 1, {}, {}, {}, {}, workers, ())
+
+
+def models(*states: ModelState) -> ModelsMessage:
+    return ModelsMessage(1.0, 1, 1, states)
+
+
+@pytest.fixture
+def tell(instance: Instance) -> Iterator[Tell]:
+    """A running set without a process: whatever is told is repeated until the end."""
+    said: dict[bytes, bytes] = {}
+    over = threading.Event()
+    context = zmq.Context()
+
+    def publish() -> None:
+        sockets = {TOPIC_MODELS: context.socket(zmq.PUB), TOPIC_COUNTS: context.socket(zmq.PUB)}
+        sockets[TOPIC_MODELS].bind(instance.health_bus)
+        sockets[TOPIC_COUNTS].bind(instance.stats_bus)
+        while not over.wait(0.02):
+            for topic, data in tuple(said.items()):
+                sockets[topic].send_multipart([topic, data])
+        for each in sockets.values():
+            each.close(linger=0)
+
+    def say(message: ModelsMessage | CountsMessage) -> None:
+        said[TOPIC_MODELS if isinstance(message, ModelsMessage) else TOPIC_COUNTS] = encode(message)
+
+    with hold_lock(instance):
+        instance.pidfile.write_text("1\n")
+        publisher = threading.Thread(target=publish)
+        publisher.start()
+        yield say
+        over.set()
+        publisher.join()
+    context.term()
+
+
+def wait(instance: Instance, *, patience: float, timeout: float | None = 20.0) -> dict[str, ModelState]:
+    watch = ProxyWatch(instance, patience)
+    return wait_for(instance, ["qwen"], judge_start, before={}, timeout=timeout, proxy=watch)
+
+
+def test_a_set_is_up_when_its_models_are_ready_and_a_worker_lives(instance: Instance, tell: Tell) -> None:
+    tell(models(state(State.READY)))
+    tell(counts(WORKER))
+    assert wait(instance, patience=20) == {}
+
+
+def test_a_worker_is_waited_for(instance: Instance, tell: Tell) -> None:
+    tell(models(state(State.READY)))
+    tell(counts())
+    threading.Timer(0.3, tell, [counts(WORKER)]).start()
+    began = time.monotonic()
+    assert wait(instance, patience=20) == {}
+    assert time.monotonic() - began > 0.25
+
+
+def test_ready_models_that_nobody_can_reach_are_no_success(instance: Instance, tell: Tell) -> None:
+    instance.log("proxy").parent.mkdir(parents=True)
+    now = datetime.now(UTC)
+    lines = [log_line(now, channel, text) for channel, text in (("E", "error: no keys"), ("E", "  write one"))]  # type: ignore[arg-type]  # channels they are
+    instance.log("proxy").write_text("".join(lines))
+    tell(models(state(State.READY)))
+    tell(counts())
+    with pytest.raises(NotRunning) as caught:
+        wait(instance, patience=2)  # time enough to hear what is told
+    assert str(caught.value) == "nothing is served: no proxy worker stays alive: error: no keys; write one"
+    assert caught.value.hint == "see `vllm-circus logs proxy`; `vllm-circus down` stops the set"
+    with pytest.raises(NotRunning, match=r"not there after 2 s: the proxy$"):
+        wait(instance, patience=20, timeout=2)
+
+
+def test_a_silent_stats_plugin_is_named_instead_of_the_proxy(instance: Instance, tell: Tell) -> None:
+    tell(models(state(State.READY)))
+    with pytest.raises(NotRunning, match="the stats plugin is silent"):
+        wait(instance, patience=0.3)
+
+
+def test_a_model_that_failed_is_told_whatever_the_proxy_does(instance: Instance, tell: Tell) -> None:
+    tell(models(state(State.FAILED)))
+    tell(counts())
+    assert set(wait(instance, patience=20)) == {"qwen"}

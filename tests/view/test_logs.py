@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from vllm_circus.logline import encode
-from vllm_circus.view.logs import BEGINNING, Entry, Form, Wanted, merge, parse_since, read_entries
+from vllm_circus.view.logs import BEGINNING, Entry, Form, Wanted, last_complaint, merge, parse_since, read_entries
 from vllm_circus.view.table import paint
 
 NOON = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
@@ -118,3 +118,18 @@ def test_json_has_one_document_a_line() -> None:
 def test_no_line_can_act_on_a_terminal(text: str) -> None:
     for form in (Form(("a",)), Form(("a",), as_json=True)):
         assert not re.search(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]", shown(form, entry("a", 0, text))[0])
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ([], ""),
+        (["O listening"], ""),
+        (["E error: no keys", "E   chmod 600 keys", "O later"], "error: no keys; chmod 600 keys"),
+        (["E error: old", "E   old hint", "E error: new"], "error: new"),
+        (["E Traceback", "E   File x", "E     raise y", "E ValueError: \x1b[2Jodd"], "ValueError: odd"),
+    ],
+)
+def test_what_a_program_last_complained_of_is_one_line(lines: list[str], words: str) -> None:
+    entries = [Entry(BEGINNING, "proxy", "E" if line[0] == "E" else "O", line[2:]) for line in lines]
+    assert last_complaint(entries) == words

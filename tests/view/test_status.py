@@ -92,6 +92,15 @@ def test_missing_workers_are_counted() -> None:
     assert "1 of 2 workers" in text(replace(PICTURE, counts=replace(COUNTS, workers=COUNTS.workers[:1])))
 
 
+def test_missing_workers_are_explained_by_their_last_words() -> None:
+    nobody = replace(PICTURE, counts=replace(COUNTS, workers=()), proxy_words="error: no keys\x1b[2J; chmod 600 keys")
+    words = "\nproxy: 0 of 2 workers alive; error: no keys; chmod 600 keys; see `vllm-circus logs proxy`\n"
+    assert words in text(nobody)
+    assert "\nproxy: 0 of 2 workers alive; see `vllm-circus logs proxy`\n" in text(replace(nobody, proxy_words=""))
+    for well in (replace(nobody, counts=COUNTS), replace(nobody, counts=None)):
+        assert "no keys" not in text(well)
+
+
 @pytest.mark.parametrize(("age", "alive"), [(0.0, True), (3.0, True), (3.1, False), (-3600.0, True)])
 def test_a_plugin_lives_by_the_age_of_its_last_word(age: float, alive: bool) -> None:
     assert judge("health", NOW - age, NOW).alive is alive

@@ -20,6 +20,7 @@ from vllm_circus.cli.common import (
     print_lines,
     terminal_width,
 )
+from vllm_circus.cli.lastwords import proxy_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -82,6 +83,7 @@ def pictures_of(instance: Instance) -> Iterator[Picture]:
     for message in follow(instance, 0.25):
         news = changed_since(instance, picture.outline)
         picture = replace(_with(picture, message), now=time.time(), news=news)
+        picture = replace(picture, proxy_words=proxy_words(instance) if picture.lacks_workers else "")
         if deadline and (picture.models is None or picture.counts is None) and time.monotonic() < deadline:
             continue
         deadline = 0.0

@@ -109,12 +109,15 @@ def start_set(instance: Instance, path: Path) -> Plan:
 
 
 def wait_ready(instance: Instance, timeout: float | None) -> None:
-    """Wait until every enabled model is ready, and tell how it goes. Raises NotRunning where one does not get there."""
-    from vllm_circus.cli.waiting import check_failed, judge_start, wait_for
+    """Wait until every enabled model is ready and the proxy serves, and tell how it goes.
+
+    Raises NotRunning where one of them does not get there.
+    """
+    from vllm_circus.cli.waiting import ProxyWatch, check_failed, judge_start, wait_for
 
     names = [model.name for model in need_outline(instance).models if model.enabled]
     try:
-        failed = wait_for(instance, names, judge_start, before={}, timeout=timeout)
+        failed = wait_for(instance, names, judge_start, before={}, timeout=timeout, proxy=ProxyWatch(instance))
     except KeyboardInterrupt:
         say(f"no longer waiting; the set goes on starting, and `{words(instance, 'down')}` stops it")
         raise

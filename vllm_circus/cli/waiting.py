@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
-from vllm_circus.bus.messages import ModelsMessage, ModelState, Verb
+from vllm_circus.bus.messages import CountsMessage, ModelsMessage, ModelState, Verb
 from vllm_circus.cli.common import instance_words, running_pid, say, words
+from vllm_circus.cli.lastwords import proxy_words
 from vllm_circus.errors import NotRunning
 from vllm_circus.lifecycle.states import State
 from vllm_circus.logline import clean
@@ -27,6 +28,10 @@ States = Mapping[str, ModelState]
 #: Seconds without a word of the health plugin after which nobody can say what becomes of a wish; circus has started
 #: it again long before, if it can be.
 SILENCE = 30.0
+
+
+#: Seconds that the first proxy worker may take, and the next one where the last one has died: it needs one or two.
+PROXY_PATIENCE = 30.0
 
 
 class Verdict(Enum):
@@ -78,11 +83,13 @@ def wait_for(
     *,
     before: States,
     timeout: float | None,
+    proxy: ProxyWatch | None = None,
 ) -> dict[str, ModelState]:
-    """Wait until `judge` has a verdict on every model; returns those that failed.
+    """Wait until `judge` has a verdict on every model, and with `proxy` until that serves; returns those that failed.
 
     Raises:
-        NotRunning: circusd went away, the health plugin is silent, or `timeout` seconds were over.
+        NotRunning: circusd went away, the health plugin is silent, the proxy does not serve, or `timeout` seconds were
+            over.
     """
     from vllm_circus.bus.subscribe import follow
 
@@ -99,16 +106,52 @@ def wait_for(
                 verdicts = {name: judge(before.get(name), state) for name, state in states.items()}
                 failed |= {name: states[name] for name, verdict in verdicts.items() if verdict is Verdict.FAILED}
                 waiting = [name for name in waiting if verdicts.get(name, Verdict.WAITING) is Verdict.WAITING]
-            if not waiting:
+            elif isinstance(message, CountsMessage) and proxy is not None:
+                proxy.hear(message)
+            missing = [*waiting, *(["the proxy"] if proxy is not None and not proxy.serves else [])]
+            if not missing or (failed and not waiting):
                 return failed
             _check_hope(instance, heard)
+            if proxy is not None:
+                proxy.check()
             if deadline is not None and time.monotonic() > deadline:
                 raise NotRunning(
-                    f"not there after {timeout:g} s: {', '.join(waiting)}", hint=f"see `{words(instance, 'status')}`"
+                    f"not there after {timeout:g} s: {', '.join(missing)}", hint=f"see `{words(instance, 'status')}`"
                 )
     finally:
         report.close()
     return failed
+
+
+class ProxyWatch:
+    """Whether somebody serves: one living proxy worker is enough. `patience` in seconds, from now on."""
+
+    def __init__(self, instance: Instance, patience: float = PROXY_PATIENCE) -> None:
+        self.serves = False
+        """Whether a worker lived when its plugin last spoke."""
+        self._instance = instance
+        self._patience = patience
+        self._alone_since = time.monotonic()
+        self._told = False
+
+    def hear(self, counts: CountsMessage) -> None:
+        """The stats plugin tells which workers live."""
+        if self.serves and not counts.workers:
+            self._alone_since = time.monotonic()
+        self.serves, self._told = bool(counts.workers), True
+
+    def check(self) -> None:
+        """Raises NotRunning, with a worker's last words, where none has lived for too long."""
+        if self.serves or time.monotonic() - self._alone_since <= self._patience:
+            return
+        if not self._told:
+            hint = f"see `{words(self._instance, 'logs stats')}`"
+            raise NotRunning("nobody tells whether the proxy serves: the stats plugin is silent", hint=hint)
+        complaint = proxy_words(self._instance)
+        raise NotRunning(
+            f"nothing is served: no proxy worker stays alive{f': {complaint}' if complaint else ''}",
+            hint=f"see `{words(self._instance, 'logs proxy')}`; `{words(self._instance, 'down')}` stops the set",
+        )
 
 
 def current_states(instance: Instance, timeout: float) -> dict[str, ModelState]:

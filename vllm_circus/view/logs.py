@@ -96,6 +96,18 @@ def merge(parts: Iterable[Iterable[Entry]]) -> Iterator[Entry]:
     return heapq.merge(*parts, key=lambda entry: entry.at)
 
 
+def last_complaint(entries: Iterable[Entry]) -> str:
+    """What the standard error's lines come to, as one harmless line; empty where there are none.
+
+    That is the last line that begins at the margin (of a traceback, the exception), and the indented ones behind it.
+    """
+    told: list[str] = []
+    for entry in entries:
+        if entry.channel == "E":
+            told = [*told, entry.text] if entry.text.startswith((" ", "\t")) else [entry.text]
+    return clean("; ".join(line.strip() for line in told))
+
+
 @dataclass(frozen=True)
 class Form:
     """How lines are written.

@@ -63,6 +63,7 @@ class Picture:
         counts: last word of the stats plugin; None where it said nothing.
         news: a sentence about the set as a whole, e.g. that its models file has changed since; mostly empty.
         circusctl: the command line that reaches circusd; empty leaves it out.
+        proxy_words: what a proxy worker last complained of, where some are missing; mostly empty.
     """
 
     outline: Outline
@@ -73,6 +74,7 @@ class Picture:
     counts: CountsMessage | None = None
     news: str = ""
     circusctl: str = ""
+    proxy_words: str = ""
 
     def state(self, name: str) -> ModelState | None:
         """The state of a model, None where nobody told."""
@@ -85,6 +87,11 @@ class Picture:
             judge("health", self.models.sent_at if self.models else None, self.now),
             judge("stats", self.counts.sent_at if self.counts else None, self.now),
         )
+
+    @property
+    def lacks_workers(self) -> bool:
+        """Whether fewer proxy workers live than are planned; False where nobody tells."""
+        return self.counts is not None and len(self.counts.workers) < self.outline.workers
 
     @property
     def ready(self) -> bool:
@@ -116,6 +123,7 @@ def status_lines(picture: Picture, width: int | None = None) -> Iterator[tuple[L
     for line in layout(COLUMNS, [_row(picture, model) for model in picture.outline.models], width):
         yield line, True
     reasons = [reason for model in picture.outline.models if (reason := why(picture, model))]
+    reasons += [trouble] if (trouble := proxy_trouble(picture)) else []
     for below in [*([(), *reasons] if reasons else []), (), *_footer(picture, width)]:
         yield below, False
 
@@ -144,6 +152,19 @@ def why(picture: Picture, model: OutlineModel) -> Line | None:
     ]
     style = _STYLES.get(told.state, "busy")
     return _reason(model.name, "; ".join(part for part in parts if part) or str(told.state), style)
+
+
+def proxy_trouble(picture: Picture) -> Line | None:
+    """Why proxy workers are missing; None where none is."""
+    if not picture.lacks_workers or picture.counts is None:
+        return None
+    living, planned = len(picture.counts.workers), picture.outline.workers
+    parts = (
+        f"{living} of {planned} worker{'s' if planned > 1 else ''} alive",
+        clean(picture.proxy_words),
+        f"see `{picture.outline.command('logs proxy')}`",
+    )
+    return _reason("proxy", "; ".join(filter(None, parts)), "busy" if living else "bad")
 
 
 def _timing(told: ModelState, now: float) -> Iterator[str]:
