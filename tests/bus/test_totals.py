@@ -137,6 +137,15 @@ def test_a_successor_with_the_same_pid_buries_its_predecessor() -> None:
     assert [name for name, worker in totals.workers.items() if worker.alive] == ["7-2"]
 
 
+def test_last_words_that_come_late_do_not_bury_the_successor() -> None:
+    first = WorkerMessage("7-1", 7, 0.0, 0, 0, {"a": ModelCounts(statuses={200: 2}, in_flight=5)})
+    second = WorkerMessage("7-2", 7, 0.0, 0, 0, {"a": ModelCounts(statuses={200: 1}, in_flight=1)})
+    last = WorkerMessage("7-1", 7, 0.0, 0, 0, {"a": ModelCounts(statuses={200: 4}, in_flight=5)})
+    totals = take(take(take(Totals(), first, 1.0), second, 2.0), last, 3.0)
+    assert model_sums(totals)["a"] == ModelCounts(statuses={200: 5}, in_flight=1)
+    assert [name for name, worker in totals.workers.items() if worker.alive] == ["7-2"]
+
+
 def test_histograms_of_another_release_do_not_spoil_the_sum() -> None:
     assert add_histograms(Histogram((1, 2), 1.0), Histogram((5,), 9.0)) == Histogram((5,), 9.0)
 

@@ -49,8 +49,12 @@ class Totals:
 def take(totals: Totals, message: WorkerMessage, now: float) -> Totals:
     """The totals after a worker's message. `now` is the wall clock; one that says it leaves is not alive any more.
 
-    A worker with the same pid as an earlier one is its successor: the kernel gave the number out again.
+    A worker with the same pid as an earlier one is its successor: the kernel gave the number out again. The last
+    words of the earlier one may come after the first ones of its successor; they are counted, and bury nobody.
     """
+    of_this_pid = [name for name, worker in totals.workers.items() if worker.message.pid == message.pid]
+    if message.worker in of_this_pid[:-1]:
+        return replace(totals, workers=totals.workers | {message.worker: Worker(message, now, alive=False)})
     workers = {
         name: replace(worker, alive=False) if worker.message.pid == message.pid else worker
         for name, worker in totals.workers.items()
