@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -16,7 +17,9 @@ from vllm_circus import __version__
 from vllm_circus.cli import operate
 from vllm_circus.cli.app import ALIASES, COMMANDS, app
 from vllm_circus.cli.common import Session
+from vllm_circus.cli.logs import logs
 from vllm_circus.paths import Instance
+from vllm_circus.view.logs import PARTS
 
 HEAVY = ("rich", "pydantic", "tornado", "requests", "circus", "zmq", "yaml", "psutil", "asyncio", "pynvml")
 
@@ -46,6 +49,13 @@ def test_the_command_alone_prints_help(command: Command) -> None:
     outcome = command()
     assert outcome.code == 0
     assert "Serve several language models from one box" in outcome.out
+
+
+def test_a_group_alone_prints_its_help_and_is_a_usage_error(command: Command) -> None:
+    outcome = command("service")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err.startswith("Usage: vllm-circus service ")
+    assert "uninstall" in outcome.err
 
 
 def test_help_names_every_command_under_its_heading(command: Command) -> None:
@@ -100,6 +110,14 @@ def test_the_instance_may_stand_before_and_after_the_command(arguments: tuple[st
     assert "vllm-circus --instance other up -d" in outcome.err
 
 
+@pytest.mark.parametrize("options", [("--json",), ("--json", "-w")])
+def test_the_status_of_what_does_not_run_is_a_document_too(options: tuple[str, ...], command: Command) -> None:
+    outcome = command("status", *options)
+    assert outcome.code == 3
+    assert json.loads(outcome.out) == {"instance": "default", "running": False, "ready": False}
+    assert outcome.err.startswith("error: vllm-circus is not running\n")
+
+
 def test_an_instance_that_cannot_be_a_folder_is_refused(command: Command) -> None:
     outcome = command("--instance", "../etc", "status")
     assert outcome.code == 1
@@ -121,6 +139,10 @@ def test_the_shell_completes_models_of_the_last_plan(
     home: object, instance: Instance, command: Command, models_file: Path
 ) -> None:
     command("render", str(models_file), "--output", str(instance.run_dir))
-    (argument,) = [p for p in operate.start.params if isinstance(p, click.Argument)]
-    completed = argument.shell_complete(click.Context(operate.start, obj=Session()), "al")
-    assert [item.value for item in completed] == ["alpha"]
+
+    def completed(of: click.Command, incomplete: str) -> list[str]:
+        (argument,) = [p for p in of.params if isinstance(p, click.Argument)]
+        return [item.value for item in argument.shell_complete(click.Context(of, obj=Session()), incomplete)]
+
+    assert completed(operate.start, "al") == ["alpha", "all"]
+    assert completed(logs, "") == ["alpha", "beta", *PARTS]

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -74,6 +75,12 @@ def test_an_unknown_model_is_answered_with_a_guess(command: Command, instance: I
     outcome = command("logs", "qwem")
     assert outcome.code == 4
     assert outcome.err == "error: no model 'qwem'\nhint: did you mean `qwen`?\n"
+
+
+def test_an_alias_is_answered_with_the_model_behind_it(command: Command, instance: Instance, models_file: Path) -> None:
+    command("render", str(models_file), "--output", str(instance.run_dir))
+    outcome = command("logs", "first")
+    assert (outcome.code, outcome.err) == (4, "error: no model 'first'\nhint: `first` is an alias of `alpha`\n")
 
 
 @pytest.mark.parametrize(

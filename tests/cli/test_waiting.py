@@ -114,7 +114,7 @@ def test_failures_are_told_with_their_reasons(instance: Instance) -> None:
     with pytest.raises(NotRunning) as caught:
         check_failed(instance, failed)
     assert str(caught.value) == "a is not ready: backoff\n       b is not ready: CUDA out of memory"
-    assert caught.value.hint == "see `vllm-circus logs a`"
+    assert caught.value.hint == "see `vllm-circus logs a b`"
     check_failed(instance, {})
 
 

@@ -21,11 +21,13 @@ def faults_of(text: str | bytes) -> tuple[Fault, ...]:
 
 # name: (text, line, place, words that the fault says)
 BROKEN = {
-    "broken YAML": ("models:\n- name: a\n  model: [org/a\n", 4, "", ["not valid YAML"]),
+    "an unclosed bracket": ("models:\n- name: a\n  model: [b\n", 3, "", ["not valid YAML: a bracket", "(close it)"]),
+    "an unclosed brace": ("models:\n- {name: a,\n  model: org/a\n\n", 2, "", ["not valid YAML: a brace", "(close it)"]),
+    "a wrong bracket": ("models: [}\nproxy: {}\n", 1, "", ["not valid YAML"]),
     "a colon in plain text": ("models:\n- name: a: b\n", 2, "", ["mapping values are not allowed", "quote"]),
     "a tab": ("models:\n\t- name: a\n", 2, "", ["spaces, not tabs"]),
     "bad indentation": ("models:\n- name: a\n model: b\n", 3, "", ["not valid YAML", "indentation"]),
-    "an unclosed quote": ('models:\n- name: "a\n', 3, "", ["not valid YAML"]),
+    "an unclosed quote": ('models:\n- name: "a\n', 2, "", ["not valid YAML: a quote opens here", "(close it)"]),
     "an empty file": ("", 0, "", ["empty"]),
     "comments alone": ("# nothing\n\n", 0, "", ["empty"]),
     "null": ("---\nnull\n", 0, "", ["empty"]),
@@ -57,6 +59,11 @@ BROKEN = {
     "a line separator": (GOOD + "  profile: 'a\u2028b'\n", 4, "", ["control character '\\u2028'"]),
     "no as name": ("models:\n- name: no\n  model: org/a\n", 2, "models[0].name", ["no (which is false", 'it: "no"']),
     "a port in quotes": (GOOD + '  port: "8001"\n', 4, "models[0].port", ["whole number", "8001 without quotes"]),
+    "seconds with a unit": (GOOD + "  start_timeout: 30s\n", 4, "models[0].start_timeout", ["write 30 (seconds)"]),
+    "minutes": (GOOD + "  start_timeout: 1.5 min\n", 4, "models[0].start_timeout", ["write 90 (seconds)"]),
+    "hours": (GOOD + "  restart: {max_delay: 2h}\n", 4, "models[0].restart.max_delay", ["write 7200 (seconds)"]),
+    "milliseconds": (GOOD + "  probe: {timeout: 500ms}\n", 4, "models[0].probe.timeout", ["write 0.5 (seconds)"]),
+    "a factor with a unit": (GOOD + "  restart: {factor: 2s}\n", 4, "models[0].restart.factor", ["number, not text"]),
     "a broken number": (GOOD + "  port: 80.5\n", 4, "models[0].port", ["whole number, not the number 80.5"]),
     "port 70000": (GOOD + "  port: 70000\n", 4, "models[0].port", ["at most 65,535, not 70000"]),
     "port 0": ("proxy:\n  port: 0\n" + GOOD, 2, "proxy.port", ["at least 1, not 0"]),

@@ -65,7 +65,9 @@ def test_a_set_is_started_operated_and_stopped(circus: Circus, models_file: Path
     circus("stop", "gamma")
     assert circus.model("gamma")["state"] == "stopped"
     assert ask(circus, "gamma").status_code == 503
-    assert "gamma: nothing to do, it is stopped" in circus("stop", "gamma").stderr
+    assert circus("stop", "gamma").stderr == "gamma: nothing to do, it is stopped\n"
+    assert circus("start", "gamma", "alpha", "--timeout", "60").stderr.count("alpha") == 1
+    circus("stop", "gamma")
 
     before = circus.model("alpha")
     circus("restart", "alpha")
@@ -75,6 +77,7 @@ def test_a_set_is_started_operated_and_stopped(circus: Circus, models_file: Path
     assert circus.model("beta")["pid"] == next(m["pid"] for m in status["models"] if m["name"] == "beta")
 
     assert "did you mean `alpha`?" in circus("restart", "alpa", code=4).stderr
+    assert "`first` is an alias of `alpha`" in circus("restart", "first", code=4).stderr
     assert "is running already" in circus("up", str(models_file), "-d", code=1).stderr
 
     circus("down")

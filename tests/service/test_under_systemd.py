@@ -46,15 +46,14 @@ def write_models(manager: UserManager, name: str, free_port: Callable[[], int]) 
 
 
 def status(manager: UserManager, instance: str = "default") -> Any:
-    """`status --json`, or None while nothing runs."""
+    """`status --json`."""
     argv = [sys.executable, "-m", "vllm_circus", "--instance", instance, "status", "--json"]
     run = manager.run(*argv, check=False)
-    return json.loads(run.stdout) if run.stdout else None
+    return json.loads(run.stdout)
 
 
 def ready(manager: UserManager, instance: str = "default") -> bool:
-    told = status(manager, instance)
-    return bool(told and told["ready"])
+    return bool(status(manager, instance)["ready"])
 
 
 def kinds(manager: UserManager) -> Counter[str]:
@@ -91,7 +90,7 @@ def test_two_instances_run_side_by_side(manager: UserManager, free_port: Callabl
     for name in ("red", "blue"):
         wait_for(partial(ready, manager, name), f"instance {name}", LIMIT)
     manager.systemctl("stop", "vllm-circus@red")
-    assert status(manager, "red") is None
+    assert status(manager, "red")["running"] is False
     assert ready(manager, "blue")
     uninstalled = manager.run(sys.executable, "-m", "vllm_circus", "service", "uninstall", "--user")
     assert "warning" not in uninstalled.stderr

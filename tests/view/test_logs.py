@@ -57,6 +57,28 @@ def test_a_line_without_a_time_takes_that_of_the_line_before() -> None:
     ]
 
 
+def test_the_first_lines_without_a_time_take_that_of_the_line_after() -> None:
+    lines = ["warning: one\n", "warning: two\n", encode(NOON, "E", "begin"), "more\n"]
+    assert {e.at for e in read_entries("a", lines)} == {NOON}
+    assert [e.text for e in read_entries("a", lines)] == ["warning: one", "warning: two", "begin", "more"]
+    assert [e.at for e in read_entries("a", ["no time at all"])] == [BEGINNING]
+
+
+@pytest.mark.parametrize(
+    "known",
+    [
+        "INFO chat: queued -> loading",
+        "INFO chat: loading -> backoff: exit code 1",
+        "(APIServer pid=12) INFO 11-23 14:31:53 [launcher.py:195] Route: /v1/models, Methods: GET",
+    ],
+)
+def test_beside_the_states_what_is_known_is_left_out(known: str) -> None:
+    assert not Wanted(brief=True).matches(entry("a", 1, known))
+    assert Wanted().matches(entry("a", 1, known))
+    assert Wanted(brief=True).matches(entry("a", 1, "WARNING chat: no port -> it waits"))
+    assert Wanted(brief=True).matches(entry("a", 1, "INFO chat: started"))
+
+
 def test_parts_are_merged_by_time() -> None:
     one, other = [entry("a", 1), entry("a", 4)], [entry("b", 2), entry("b", 3)]
     assert [e.part for e in merge([one, other])] == ["a", "b", "b", "a"]

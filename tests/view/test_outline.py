@@ -16,7 +16,8 @@ PLAN = {
         {
             "name": "a",
             "model": "x/a",
-            "names": ["a", "b"],
+            "names": ["a", "b", "poet"],
+            "adapters": [{"name": "poet", "path": "x/poet"}],
             "gpus": None,
             "endpoint": {"port": 8001},
             "enabled": True,
@@ -30,8 +31,16 @@ def test_a_plan_is_read() -> None:
     outline = read_outline(json.dumps(PLAN).encode())
     model = outline.model("a")
     assert model is not None
-    assert model.names == ("a", "b")
+    assert model.names == ("a", "b", "poet")
     assert outline.model("b") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("a", ""), ("b", "`b` is an alias of `a`"), ("poet", "`poet` is an adapter of `a`"), ("c", "")],
+)
+def test_a_name_that_clients_use_is_explained(name: str, words: str) -> None:
+    assert read_outline(json.dumps(PLAN).encode()).explain_name(name) == words
 
 
 @pytest.mark.parametrize(

@@ -102,6 +102,14 @@ def test_the_last_lines_are_counted_after_the_filter(writer: Writer) -> None:
     assert everything(writer.log, Wanted(since=NOON + timedelta(seconds=8))) == ["line 8", "line 9"]
 
 
+def test_the_first_lines_are_as_old_as_what_follows_them(writer: Writer) -> None:
+    writer.log.write_text("warning: early\n")
+    writer.write()
+    for wanted in (Wanted(since=NOON), ANY):
+        assert everything(writer.log, wanted) == last(writer.log, 9, wanted) == ["warning: early", "line 0"]
+    assert everything(writer.log, Wanted(since=NOON + timedelta(seconds=1))) == []
+
+
 @settings(max_examples=60, deadline=None)
 @given(some.lists(some.binary(max_size=200).filter(lambda data: b"\n" not in data), max_size=40), some.integers(1, 50))
 def test_reading_backwards_is_reading_forwards_turned_round(lines: list[bytes], number: int) -> None:

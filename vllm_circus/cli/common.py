@@ -52,15 +52,16 @@ def instance_option(command: F) -> F:
     )(command)
 
 
-def model_argument(*, required: bool) -> Callable[[F], F]:
-    """Adds `MODEL…`, which the shell completes from the running set."""
+def model_argument(*others: str, required: bool) -> Callable[[F], F]:
+    """Adds `MODEL…`, which the shell completes from the running set, and from `others` that it may be."""
+
+    def complete(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
+        outline = read_plan_outline(context.ensure_object(Session).instance)
+        models = [model.name for model in outline.models] if outline else []
+        return [name for name in (*models, *others) if name.startswith(incomplete)]
+
     metavar = "MODEL..." if required else "[MODEL...]"
-    return click.argument("names", metavar=metavar, nargs=-1, required=required, shell_complete=_complete_model)
-
-
-def _complete_model(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
-    outline = read_plan_outline(context.ensure_object(Session).instance)
-    return [model.name for model in outline.models if model.name.startswith(incomplete)] if outline else []
+    return click.argument("names", metavar=metavar, nargs=-1, required=required, shell_complete=complete)
 
 
 def config_file(instance: Instance, given: str | None) -> Path:
@@ -192,13 +193,13 @@ def need_outline(instance: Instance) -> Outline:
     return outline
 
 
-def known_model(name: str, known: Sequence[str]) -> str:
-    """The name, if it is one of those known. Raises UnknownModel with a guess."""
+def known_model(name: str, known: Sequence[str], outline: Outline | None) -> str:
+    """The name, if it is one of those known. Raises UnknownModel, saying what it is to clients, or with a guess."""
     if name in known:
         return name
     near = get_close_matches(name, known, n=1)
-    hint = f"did you mean `{near[0]}`?" if near else f"there are: {', '.join(known) or 'none'}"
-    raise UnknownModel(f"no model {name!r}", hint=hint)
+    guess = f"did you mean `{near[0]}`?" if near else f"there are: {', '.join(known) or 'none'}"
+    raise UnknownModel(f"no model {name!r}", hint=(outline.explain_name(name) if outline else "") or guess)
 
 
 def instance_words(instance: Instance) -> str:

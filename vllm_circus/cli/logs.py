@@ -19,6 +19,7 @@ from vllm_circus.cli.common import (
     read_plan_outline,
     wants_colour,
 )
+from vllm_circus.view.logs import PARTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -34,7 +35,7 @@ LOOK_AGAIN = 1.0  # seconds between two looks for files that were not there
 
 
 @click.command(short_help="Show log lines of models, proxy, plugins and circusd.")
-@model_argument(required=False)
+@model_argument(*PARTS, required=False)
 @click.option("-f", "--follow", is_flag=True, help="Go on with new lines as they come, until Ctrl-C.")
 @click.option(
     "-n", "--lines", metavar="N", help=f"The last N lines of each, or `all`.  [default: {LAST}, with --since all]"
@@ -105,15 +106,13 @@ def _number(text: str | None, since: str | None) -> int | None:
 
 def _parts(instance: Instance, names: tuple[str, ...]) -> dict[str, Path]:
     """The log of each part that is meant. Raises UnknownModel."""
-    known = known_parts(instance)
-    wanted = tuple(dict.fromkeys(known_model(name, known) for name in names)) or known
+    known, outline = known_parts(instance), read_plan_outline(instance)
+    wanted = tuple(dict.fromkeys(known_model(name, known, outline) for name in names)) or known
     return {part: instance.log(part) for part in wanted}
 
 
 def known_parts(instance: Instance) -> tuple[str, ...]:
     """Everything that has a log, or will have one: models of the plan, models that once ran, and our own parts."""
-    from vllm_circus.view.logs import PARTS
-
     outline = read_plan_outline(instance)
     planned = [model.name for model in outline.models] if outline else []
     written = sorted(path.stem for path in instance.log_dir.glob("*.log"))

@@ -31,7 +31,7 @@ _timeout = click.option("--timeout", type=click.FloatRange(min=0), metavar="SECO
 
 
 @click.command(short_help="Start models.")
-@model_argument(required=True)
+@model_argument(ALL, required=True)
 @_no_wait
 @_timeout
 @instance_option
@@ -42,7 +42,7 @@ def start(session: Session, names: tuple[str, ...], no_wait: bool, timeout: floa
 
 
 @click.command(short_help="Stop models: requests in flight may end first.")
-@model_argument(required=True)
+@model_argument(ALL, required=True)
 @_no_wait
 @_timeout
 @instance_option
@@ -53,7 +53,7 @@ def stop(session: Session, names: tuple[str, ...], no_wait: bool, timeout: float
 
 
 @click.command(short_help="Stop models and start them again.")
-@model_argument(required=True)
+@model_argument(ALL, required=True)
 @_no_wait
 @_timeout
 @instance_option
@@ -74,19 +74,22 @@ def operate(instance: Instance, verb: Verb, names: tuple[str, ...], *, wait: boo
     need_running(instance)
     if verb != "stop":
         say_changed(instance)
-    known = [model.name for model in need_outline(instance).models]
-    wanted = tuple(known) if ALL in names else tuple(dict.fromkeys(known_model(name, known) for name in names))
+    outline = need_outline(instance)
+    known = [model.name for model in outline.models]
+    wanted = tuple(known) if ALL in names else tuple(dict.fromkeys(known_model(name, known, outline) for name in names))
     from vllm_circus.bus.command import send_command
     from vllm_circus.bus.messages import CommandMessage
-    from vllm_circus.cli.waiting import check_failed, current_states, judge_of, wait_for
+    from vllm_circus.cli.waiting import Verdict, check_failed, current_states, judge_of, wait_for
 
     before = current_states(instance, ANSWER_WITHIN)  # which also waits for a health plugin that is just starting
     reply = send_command(instance.commands, CommandMessage(verb, wanted), ANSWER_WITHIN)
     if reply.error:
         raise CircusError(reply.error)
-    for name in wanted:
-        if name not in reply.accepted and name in before:
-            say(f"{name}: nothing to do, it is {before[name].state}")
-    if wait:
-        failed = wait_for(instance, wanted, judge_of(verb), before=before, timeout=timeout)
+    idle = {name: before[name] for name in wanted if name not in reply.accepted and name in before}
+    for name, state in idle.items():
+        say(f"{name}: nothing to do, it is {state.state}")
+    judge = judge_of(verb)
+    waiting = [name for name in wanted if name not in idle or judge(None, idle[name]) is not Verdict.DONE]
+    if wait and waiting:
+        failed = wait_for(instance, waiting, judge, before=before, timeout=timeout)
         check_failed(instance, failed, "stopped" if verb == "stop" else "ready")

@@ -55,8 +55,11 @@ def render(context: click.Context, config: str | None, diff: bool, output: str |
 
 def _show_difference(instance: Instance, config: str | None) -> int:
     """How the files that the running set was given would change; returns the exit code. Raises NotRunning."""
+    if config is None:
+        need_running(instance)
+        config = need_outline(instance).source
+    plan = build_plan(instance, config_file(instance, config))
     need_running(instance)
-    plan = build_plan(instance, config_file(instance, config or need_outline(instance).source))
     from vllm_circus.render import difference
 
     text = difference(plan)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from vllm_circus.cli.common import Session, config_file, instance_option, plan_for_start, say_warnings
+from vllm_circus.cli.common import Session, config_file, instance_option, plan_for_start
 
 
 @click.command(short_help="Run the set in the foreground, for systemd and the like.")
@@ -16,7 +16,6 @@ def run(context: click.Context, config: str | None, background: bool) -> None:
     """Run the set in the foreground, for systemd and the like. SIGTERM and Ctrl-C end it in order."""
     session = context.ensure_object(Session)
     plan = plan_for_start(session.instance, config_file(session.instance, config))
-    say_warnings(plan.warnings)
     from vllm_circus.supervise.daemon import run as run_daemon
 
     context.exit(run_daemon(plan, background=background))

@@ -62,9 +62,13 @@ user_option = click.option("--user", is_flag=True, help="A service of this user,
 force_option = click.option("--force", is_flag=True, help="Also touch unit files that something else wrote.")
 
 
-@click.group()
-def service() -> None:
+@click.group(invoke_without_command=True)
+@click.pass_context
+def service(context: click.Context) -> None:
     """Run under systemd."""
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help(), err=True)
+        context.exit(2)
 
 
 @service.command()

@@ -21,6 +21,7 @@ from vllm_circus.cli.common import (
     terminal_width,
 )
 from vllm_circus.cli.lastwords import proxy_words
+from vllm_circus.errors import NotRunning
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,11 +42,21 @@ PATIENCE = 1.5
 def status(session: Session, as_json: bool, watch: bool) -> None:
     """Show every model with its state and traffic, why it is not ready, the proxy and the plugins.
 
-    Exit code 3 where nothing runs. TTFT is the median time to the first byte of an answer, MEM the memory in use on
-    the model's GPUs, ERR the answers with a 5xx status and those that broke off.
+    Exit code 3 where nothing runs; with --json the document then says `"running": false`. TTFT is the median time to
+    the first byte of an answer, MEM the memory in use on the model's GPUs, ERR the answers with a 5xx status and those
+    that broke off.
     """
-    instance = session.instance
-    pictures = pictures_of(instance)
+    try:
+        _show(pictures_of(session.instance), as_json=as_json, watch=watch)
+    except NotRunning:
+        if as_json:
+            from vllm_circus.view.document import ended_document
+
+            click.echo(json.dumps(ended_document(session.instance.name), indent=None if watch else 2))
+        raise
+
+
+def _show(pictures: Iterator[Picture], *, as_json: bool, watch: bool) -> None:
     if not watch:
         _print(next(pictures), as_json=as_json)
     elif as_json or not sys.stdout.isatty():

@@ -188,7 +188,7 @@ class Output:
         self._instance = instance
         self._parts: tuple[str, ...] = ()
         self._followers = Followers({part: instance.log(part) for part in marks}, marks)
-        self._wanted = Wanted()
+        self._wanted = Wanted(brief=True)
 
     def show(self) -> None:
         """Print what is new."""

@@ -170,7 +170,8 @@ def check_failed(instance: Instance, failed: States, wanted: str = "ready") -> N
     reasons = [
         f"{name} is not {wanted}: {clean(state.reason) or state.state}" for name, state in sorted(failed.items())
     ]
-    raise NotRunning("\n       ".join(reasons), hint=f"see `{words(instance, f'logs {min(failed)}')}`")
+    logs = words(instance, f"logs {' '.join(sorted(failed))}")
+    raise NotRunning("\n       ".join(reasons), hint=f"see `{logs}`")
 
 
 def _check_hope(instance: Instance, heard: float) -> None:

@@ -32,6 +32,8 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _CORE = "tag:yaml.org,2002:"
 _TEXT = f"{_CORE}str"
 _MERGE = f"{_CORE}merge"
+#: What PyYAML says it was reading, and the word for what opened there.
+_OPENED = {"flow sequence": "bracket", "flow mapping": "brace", "quoted scalar": "quote"}
 _CORE_TAGS = frozenset({f"{_CORE}map", f"{_CORE}seq"})
 #: `merge` and `value` are a plain `<<` or `=` where a value stands.
 _SCALAR_KINDS = frozenset({"str", "null", "bool", "merge", "value"})
@@ -118,11 +120,19 @@ def _events(text: str) -> Iterator[yaml.Event]:
         while loader.check_event():
             yield loader.get_event()  # type: ignore[no-untyped-call]  # the stubs leave it out
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        problem = error.problem or error.context or "unreadable"
-        raise _Stop(mark.line + 1 if mark else 0, f"not valid YAML: {problem}", _syntax_fix(problem)) from None
+        raise _syntax_fault(error, text) from None
     except (yaml.YAMLError, ValueError, OverflowError) as error:  # e.g. "\UFFFFFFFF": chr() refuses
         raise _Stop(loader.line + 1, f"not valid YAML: {show_value(str(error))}") from None
+
+
+def _syntax_fault(error: yaml.MarkedYAMLError, text: str) -> _Stop:
+    """What opens and never ends is named where it opens: what PyYAML names is the end of the file."""
+    mark, opening = error.problem_mark or error.context_mark, error.context_mark
+    problem = error.problem or error.context or "unreadable"
+    opened = next((what for scanned, what in _OPENED.items() if scanned in (error.context or "")), "")
+    if opened and opening is not None and mark is not None and not text[mark.index :].strip("\0 \r\n"):
+        return _Stop(opening.line + 1, f"not valid YAML: a {opened} opens here and is never closed", "close it")
+    return _Stop(mark.line + 1 if mark else 0, f"not valid YAML: {problem}", _syntax_fix(problem))
 
 
 def _syntax_fix(problem: str) -> str:

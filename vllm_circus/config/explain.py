@@ -89,6 +89,10 @@ _SECTIONS: dict[str, type[BaseModel]] = {
 _NOTHING = object()
 #: What pydantic puts into a location for the branch of a union; a document's own keys are looked for first.
 _BRANCH = re.compile(r"(bool|int|float|constrained-str|CommandEngine)$|(list|dict|literal)\[")
+#: Durations as other programs take them; here they are seconds. `factor` is the one number that is none.
+_SPAN = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?) ?(ms|s|secs?|seconds?|m|min|minutes?|h|hours?)")
+_UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600}
+_BARE = frozenset({"factor"})
 _NUMBER = re.compile(r"[-+]?[0-9]+(\.[0-9]+)?")
 
 
@@ -243,6 +247,8 @@ def _retype(kind: str, spot: _Spot, document: Document) -> str:
         or (kind in {"int_type", "float_type"} and _NUMBER.fullmatch(value))
     ):
         return f"write {value} without quotes"
+    if kind == "float_type" and spot.place[-1] not in _BARE and (span := _SPAN.fullmatch(str(value))):
+        return f"write {float(span[1]) * _UNITS[span[2][:1] if span[2] != 'ms' else 'ms']:g} (seconds)"
     if kind == "list_type" and isinstance(value, bool | int | float | str):
         return f"write [{written[:40]}]"
     if value is None:

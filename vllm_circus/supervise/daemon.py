@@ -55,6 +55,8 @@ def run(plan: Plan, *, background: bool, files: Iterable[File] | None = None) ->
         hold_lock(instance),
         logging_to(instance.log("circusd"), background=background, max_bytes=LOG_MAX_BYTES, backups=LOG_BACKUPS),
     ):
+        for warning in plan.warnings:
+            _LOG.warning("%s", warning)
         _prepare_process(instance)
         _end_earlier_set(instance, signals)
         try:

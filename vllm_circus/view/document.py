@@ -20,6 +20,7 @@ def status_document(picture: Picture) -> dict[str, Any]:
     outline, counts = picture.outline, picture.counts
     return {
         "instance": outline.instance,
+        "running": True,
         "ready": picture.ready,
         "now_at": picture.now,
         "config": outline.source,
@@ -37,6 +38,11 @@ def status_document(picture: Picture) -> dict[str, Any]:
         "models": [_model(picture, model) for model in outline.models],
         "gpus": [asdict(gpu) for gpu in counts.gpus] if counts else None,
     }
+
+
+def ended_document(instance: str) -> dict[str, Any]:
+    """What there is to say about an instance that does not run."""
+    return {"instance": instance, "running": False, "ready": False}
 
 
 def _plugin(beat: Heartbeat) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Which log lines are shown, in what order and how: pure functions over lines that `view.tail` reads.
 
 Lines of several parts (models, proxy, plugins, circusd) are merged by the time that stands in each. A line without a
-time (something else wrote into the file) takes the time of the line before it.
+time (something else wrote into the file) takes the time of the line before it; the first ones, of the line after.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from vllm_circus.view.table import Cell, Line, Style
 #: What has a log beside the models.
 PARTS = ("proxy", "health", "stats", "circusd")
 
+#: What tells nothing new beside the states: the health plugin's word on each, and the dozens of routes of an engine.
+_KNOWN = re.compile(r"INFO \S+: [a-z]+ -> [a-z]+\b|.*\blauncher\.py:\d+\] Route: ")
 #: An engine's access log of a health probe that went well, ours or a load balancer's: it says nothing, every 2 s.
 _PROBE = re.compile(r'INFO: +\S+ - "GET /(?:health|ping) HTTP/1\.[01]" 200\b')
 
@@ -41,12 +43,14 @@ class Entry:
 class Wanted:
     """Which lines are asked for: not older than `since`, and with `pattern` somewhere in the text.
 
-    Without a pattern, lines of the access log about health probes that went well are left out unless `probes` is set.
+    Without a pattern, lines of the access log about health probes that went well are left out unless `probes` is set;
+    `brief` leaves out what those know who are shown the states beside the log.
     """
 
     since: datetime | None = None
     pattern: re.Pattern[str] | None = None
     probes: bool = False
+    brief: bool = False
 
     def matches(self, entry: Entry) -> bool:
         """Whether the line is asked for."""
@@ -54,6 +58,8 @@ class Wanted:
             return False
         if self.pattern is not None:
             return self.pattern.search(entry.text) is not None
+        if self.brief and _KNOWN.match(entry.text):
+            return False
         return self.probes or _PROBE.match(entry.text) is None
 
     def too_old(self, entry: Entry) -> bool:
@@ -80,15 +86,28 @@ def parse_since(text: str, now: datetime) -> datetime:
 
 
 def read_entries(part: str, lines: Iterable[str], before: datetime = BEGINNING) -> Iterator[Entry]:
-    """The lines of a file in order; one without a time takes that of the line before, the first ones `before`."""
+    """The lines of a file in order; one without a time takes that of the line before.
+
+    The first ones take `before`; where that is the BEGINNING, the time of the first line that has one.
+    """
     at, channel = before, "O"
+    first: list[str] = []
     for line in lines:
         found = decode(line)
         if found is not None:
             at, channel = found.at, found.channel
+            yield from (_bare(at, part, "O", text) for text in first)
+            first = []
             yield Entry(at, part, found.channel, found.text)
+        elif at == BEGINNING:
+            first.append(line)
         else:
-            yield Entry(at, part, "E" if channel == "E" else "O", line.rstrip("\r\n"))
+            yield _bare(at, part, channel, line)
+    yield from (_bare(at, part, "O", text) for text in first)
+
+
+def _bare(at: datetime, part: str, channel: str, line: str) -> Entry:
+    return Entry(at, part, "E" if channel == "E" else "O", line.rstrip("\r\n"))
 
 
 def merge(parts: Iterable[Iterable[Entry]]) -> Iterator[Entry]:

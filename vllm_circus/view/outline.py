@@ -14,7 +14,11 @@ from vllm_circus.paths import DEFAULT_INSTANCE, PROGRAM
 
 @dataclass(frozen=True)
 class OutlineModel:
-    """One model as it is planned. `gpus` is None where the engine sees whatever circusd sees."""
+    """One model as it is planned.
+
+    `names` is what clients may ask for, `adapters` which of them are LoRA adapters; `gpus` is None where the engine
+    sees whatever circusd sees.
+    """
 
     name: str
     model: str
@@ -23,6 +27,7 @@ class OutlineModel:
     port: int
     enabled: bool
     watcher: str
+    adapters: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,13 @@ class Outline:
         """The model of that name (not alias), or None."""
         return next((model for model in self.models if model.name == name), None)
 
+    def explain_name(self, name: str) -> str:
+        """What a name is that is no model's own; empty where nothing goes by it."""
+        for model in self.models:
+            if name in model.names and name != model.name:
+                return f"`{name}` is {'an adapter' if name in model.adapters else 'an alias'} of `{model.name}`"
+        return ""
+
 
 def command_for(instance: str, words: str) -> str:
     """A command as the operator would type it for the instance of that name."""
@@ -76,6 +88,7 @@ def read_outline(data: bytes) -> Outline:
                     port=model["endpoint"]["port"],
                     enabled=model["enabled"],
                     watcher=model["watcher"],
+                    adapters=tuple(adapter["name"] for adapter in model["adapters"]),
                 )
                 for model in plan["models"]
             ),

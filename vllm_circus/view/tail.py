@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
@@ -65,12 +66,9 @@ def last_entries(part: str, log: Path, number: int, wanted: Wanted, mark: Mark |
 def all_entries(part: str, log: Path, wanted: Wanted, mark: Mark | None) -> Iterator[Entry]:
     """Every wanted line up to `mark`, oldest first, read as it is asked for."""
     with ExitStack() as stack:
-        before = BEGINNING
-        for file, end in reversed(_up_to(mark, _open_all(log, stack))):
-            for entry in read_entries(part, _lines(file, end), before):
-                before = entry.at
-                if wanted.matches(entry):
-                    yield entry
+        files = reversed(_up_to(mark, _open_all(log, stack)))
+        lines = chain.from_iterable(_lines(file, end) for file, end in files)
+        yield from filter(wanted.matches, read_entries(part, lines))
 
 
 class Follower:
@@ -209,13 +207,14 @@ def _up_to(mark: Mark | None, files: list[BinaryIO]) -> list[tuple[BinaryIO, int
 def _backwards(part: str, files: Iterable[tuple[BinaryIO, int]]) -> Iterator[Entry]:
     """The entries from the last to the first; lines without a time wait for the line that gives them one."""
     waiting: list[str] = []
+    first = BEGINNING
     for file, end in files:
         for line in _lines_backwards(file, end):
             waiting.append(line)
-            if decode(line) is not None:
+            if (found := decode(line)) is not None:
                 yield from reversed(list(read_entries(part, reversed(waiting))))
-                waiting = []
-    yield from reversed(list(read_entries(part, reversed(waiting))))
+                waiting, first = [], found.at
+    yield from reversed(list(read_entries(part, reversed(waiting), first)))
 
 
 def _lines_backwards(file: BinaryIO, end: int) -> Iterator[str]:
