@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import os
 import sys
 from collections import Counter
@@ -57,8 +58,8 @@ def ready(manager: UserManager, instance: str = "default") -> bool:
 
 
 def kinds(manager: UserManager) -> Counter[str]:
-    """How many processes of each kind run, by how they were started."""
-    return Counter(line.split("--port")[0] for line in manager.processes())
+    """How many processes of each kind run, by how they were started; ports and file descriptors may differ."""
+    return Counter(re.split("--port|--fd", line)[0] for line in manager.processes())
 
 
 def test_the_unit_starts_survives_a_killed_circusd_and_stops_whole(
