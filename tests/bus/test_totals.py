@@ -74,6 +74,9 @@ class Proxy(RuleBasedStateMachine):
             name = data.draw(st.sampled_from(sorted(self.living)))
             self.told[name] = replace(self.living[name], leaving=leaving)
             self.totals = take(self.totals, self.told[name], 1.0)
+            if leaving:  # these are its last words
+                del self.living[name]
+                self.totals = bury(self.totals, {name}, kept=KEPT)
 
     @rule(data=st.data(), on_its_way=st.booleans())
     def dies(self, data: st.DataObject, on_its_way: bool) -> None:
