@@ -172,7 +172,7 @@ class Keeper:
         if life.state is State.BACKOFF and life.due is not None:
             return f"{life.reason}; next try in {max(0.0, life.due - now.steady):.0f} s"
         if life.state is State.QUEUED and life.remains:
-            return f"processes of its last run (process {life.remains[0]}) are still ending"
+            return f"what process {life.remains[0]} started is still ending"
         return life.reason
 
     def _retry_after(self, name: str, life: Life, now: Moment) -> float | None:

@@ -220,7 +220,7 @@ def test_a_models_file_that_changed_since_the_start_is_told(running: Path, insta
     assert changed_since(instance, outline) == ""
     running.write_text(running.read_text() + "# more\n")
     assert changed_since(instance, outline) == (
-        "models.yaml has changed since the set was started; `vllm-circus down` and `vllm-circus up` apply it"
+        f"models.yaml has changed since the set was started; `vllm-circus down` and `vllm-circus up {running}` apply it"
     )
     running.unlink()
     assert changed_since(instance, outline) == ""

@@ -64,7 +64,7 @@ def test_every_topic_of_the_bus_is_documented() -> None:
     assert all(f"| `{topic.decode()}` | `" in TEXT for topic in topics)
 
 
-@pytest.mark.parametrize("state", [state for state in State if state is not State.SLEEPING])
+@pytest.mark.parametrize("state", list(State))
 def test_every_state_that_a_model_can_be_in_is_documented(state: State) -> None:
     assert f"| `{state}` |" in TEXT
 

@@ -134,7 +134,7 @@ def test_leftovers_are_told_as_the_reason_to_wait(instance: Instance) -> None:
     keeper.begin()
     keeper.feed("a", e.Spawned(7))
     keeper.feed("a", e.Exited(7, "exit code 1"))
-    assert shown(keeper, "a").reason == "processes of its last run (process 7) are still ending"
+    assert shown(keeper, "a").reason == "what process 7 started is still ending"
 
 
 def test_what_an_operator_wishes_is_accepted_where_it_changes_something(instance: Instance) -> None:

@@ -175,7 +175,10 @@ def changed_since(instance: Instance, outline: Outline) -> str:
             return ""
     except OSError:
         return ""
-    apply = f"`{words(instance, 'down')}` and `{words(instance, 'up')}` apply it"
+    import shlex
+
+    up = "up" if source == instance.config_file else f"up {shlex.quote(str(source))}"
+    apply = f"`{words(instance, 'down')}` and `{words(instance, up)}` apply it"
     return f"{source.name} has changed since the set was started; {apply}"
 
 
