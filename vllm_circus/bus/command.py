@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import zmq
 
 from vllm_circus.bus.messages import CommandMessage, ReplyMessage, decode, encode
-from vllm_circus.bus.sockets import Binding, Frames, Reader, make_socket
+from vllm_circus.bus.sockets import Binding, Frames, Reader, brief, make_socket
 from vllm_circus.errors import NotRunning
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class CommandServer:
         try:
             command = decode(CommandMessage, data)
         except ValueError as error:
-            log.warning("refused a command that cannot be read: %s", str(error).split("\n", 1)[0][:200])
+            log.warning("refused a command that cannot be read: %s", brief(error))
             return ReplyMessage((), "the command cannot be read: it is of another version")
         try:
             return self._on_command(command)

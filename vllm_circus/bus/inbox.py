@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import zmq
 
 from vllm_circus.bus.messages import WorkerMessage, decode, encode
-from vllm_circus.bus.sockets import Binding, Frames, Reader, make_socket
+from vllm_circus.bus.sockets import Binding, Frames, Reader, brief, make_socket
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -67,7 +67,6 @@ class Puller:
             message = decode(WorkerMessage, frames[-1])
         except ValueError as error:
             self.dropped += 1
-            reason = str(error).split("\n", 1)[0][:200]
-            log.warning("dropped counters that cannot be read (%d so far): %s", self.dropped, reason)
+            log.warning("dropped counters that cannot be read (%d so far): %s", self.dropped, brief(error))
             return
         self._on_message(message)

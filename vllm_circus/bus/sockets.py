@@ -44,6 +44,11 @@ def make_socket(kind: int) -> zmq.Socket[bytes]:
     return made
 
 
+def brief(error: Exception) -> str:
+    """The first line of an error, since pydantic's are pages long."""
+    return str(error).split("\n", 1)[0][:200]
+
+
 class Binding:
     """An ipc address that we listen on.
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import zmq
 
 from vllm_circus.bus.messages import TOPIC_COUNTS, TOPIC_MODELS, CountsMessage, ModelsMessage, decode
-from vllm_circus.bus.sockets import Frames, Reader, make_socket
+from vllm_circus.bus.sockets import Frames, Reader, brief, make_socket
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -59,7 +59,7 @@ class Subscriber:
             message = decode(kind_of(topic), data)
         except (ValueError, KeyError) as error:
             self.dropped += 1
-            log.warning("dropped a message that cannot be read (%d so far): %s", self.dropped, _brief(error))
+            log.warning("dropped a message that cannot be read (%d so far): %s", self.dropped, brief(error))
             return
         self._on_message(message)
 
@@ -121,10 +121,5 @@ def _decoded(kind: type[M], frames: Frames) -> M | None:
     try:
         return decode(kind, frames[1])
     except (ValueError, IndexError) as error:
-        log.warning("dropped a message that cannot be read: %s", _brief(error))
+        log.warning("dropped a message that cannot be read: %s", brief(error))
         return None
-
-
-def _brief(error: Exception) -> str:
-    """The first line of an error, since pydantic's are pages long."""
-    return str(error).split("\n", 1)[0][:200]

@@ -46,7 +46,7 @@ _PASSES, _READS = 1, 2  # bits: the line goes on, we look at it
 _ROLES = dict.fromkeys(_DROPPED, 0) | dict.fromkeys(_READ, _READS) | dict.fromkeys(_NOTED, _READS | _PASSES)
 #: Bytes of a line up to which it is worth remembering.
 _USUAL_LINE = 256
-#: The same of a whole head: with 1024 of them, two megabytes at the most.
+#: The same of a whole head: 1024 of them are some ten megabytes at the most, with what is made of each.
 _USUAL_HEAD = 2048
 
 
