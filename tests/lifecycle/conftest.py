@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from vllm_circus.config.models import Probe, Restart
+from vllm_circus.config.models import Ejection, Probe, Queue, RequestRules, Restart
 from vllm_circus.lifecycle.events import Action, Event, Moment
 from vllm_circus.lifecycle.life import Life
 from vllm_circus.lifecycle.machine import advance
@@ -38,6 +38,13 @@ def model_plan(name: str = "a", **changes: Any) -> ModelPlan:
         restart=Restart(),
         probe=Probe(),
         digest="d",
+        group=name,
+        fallback=None,
+        max_in_flight=None,
+        queue=Queue(),
+        affinity=None,
+        ejection=Ejection(),
+        request=RequestRules(),
     )
     return replace(plan, **changes)
 

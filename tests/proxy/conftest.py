@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.proxy.scripted import DEADLINE, Backend, Message, Peer, get, post, read_message, until
-from vllm_circus.config.models import Limits, Probe, Restart
+from vllm_circus.config.models import Ejection, Limits, Probe, Queue, RequestRules, Restart
 from vllm_circus.paths import Instance
 from vllm_circus.plan.types import PLAN_VERSION, Adapter, Endpoint, ModelPlan, Plan, ProxyPlan, dump_plan
 
@@ -45,6 +45,13 @@ def a_model(name: str, port: int, **changes: Any) -> ModelPlan:
         "restart": Restart(),
         "probe": Probe(),
         "digest": "x",
+        "group": name,
+        "fallback": None,
+        "max_in_flight": None,
+        "queue": Queue(),
+        "affinity": None,
+        "ejection": Ejection(),
+        "request": RequestRules(),
     }
     return ModelPlan(**(values | changes))
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tests.supervise.engines import SLEEPER
-from vllm_circus.config.models import Limits, Probe, Restart
+from vllm_circus.config.models import Ejection, Limits, Probe, Queue, RequestRules, Restart
 from vllm_circus.paths import Instance, find_instance
 from vllm_circus.plan.types import Endpoint, ModelPlan, Plan, ProxyPlan, dump_plan
 from vllm_circus.render import File
@@ -43,6 +43,13 @@ def make_model(name: str, argv: Iterable[str] = SLEEPER, *, port: int = 8001, st
         restart=Restart(),
         probe=Probe(),
         digest="0",
+        group=name,
+        fallback=None,
+        max_in_flight=None,
+        queue=Queue(),
+        affinity=None,
+        ejection=Ejection(),
+        request=RequestRules(),
     )
 
 

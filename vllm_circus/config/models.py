@@ -31,6 +31,8 @@ FullLine = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f\u2028\u20
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(ge=0, le=86400)]
 PositiveSeconds = Annotated[float, Field(gt=0, le=86400)]
+#: A member of a request's JSON object.
+RequestMember = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")]
 OptionName = Annotated[str, StringConstraints(pattern=OPTION_PATTERN)]
 EnvName = Annotated[str, StringConstraints(pattern=ENV_PATTERN)]
 #: A value of an engine option: true is the bare flag, false the `--no-` flag, null takes the option away again, a list
@@ -82,6 +84,15 @@ class Keys(Section):
     """A variable in the environment of circusd that holds one key or several, separated by commas."""
 
 
+class Tls(Section):
+    """HTTPS on the public port. Both files are read again when they change, so a renewed certificate needs no restart."""
+
+    certificate: FullLine
+    """A PEM file: the certificate, then those that lead to its authority."""
+    key: FullLine
+    """A PEM file with the private key, readable by its owner alone."""
+
+
 class Proxy(Section):
     """The one port that clients see."""
 
@@ -91,6 +102,10 @@ class Proxy(Section):
     """Port to listen on."""
     workers: Annotated[int, Field(ge=1, le=64)] = 1
     """Proxy processes that share the port; one serves thousands of streams."""
+    tls: Tls | None = None
+    """HTTPS instead of HTTP on the port."""
+    unix_socket: FullLine | None = None
+    """Path of a unix socket to listen on as well, without TLS; whoever may write to its folder's file may connect."""
     cors: bool | list[FullLine] = True
     """CORS for browsers: true allows every origin (without credentials), false none, a list just those."""
     metrics: bool = True
@@ -99,6 +114,9 @@ class Proxy(Section):
     """Write a line per request to the proxy's log: time, request id, model, status, durations; never a body."""
     default_model: Line | None = None
     """The model that answers a request which names none; with a single model it is that one anyway."""
+    exact_usage: bool = False
+    """Count the tokens of every stream exactly: engines are asked for the usage of streams whose clients did not ask,
+    and that one event is kept from them. Otherwise such streams are counted by their events."""
     drain_timeout: Seconds = 30.0
     """Seconds that a worker which is to stop lets its streams go on."""
     limits: Limits = Limits()
@@ -137,6 +155,42 @@ class Probe(Section):
     """Failed probes in a row that take a model out of the routes."""
     restart_after: PositiveSeconds | None = 25.0
     """Seconds of silence after which a model that was ready is restarted; null never does."""
+
+
+class Queue(Section):
+    """Where requests wait that find `max_in_flight` reached: in turn, client by client."""
+
+    size: Annotated[int, Field(ge=0, le=100_000)] = 100
+    """Requests that may wait; one more is answered 429 with Retry-After. 0 lets none wait."""
+    timeout: PositiveSeconds = 60.0
+    """Seconds that one may wait; longer is answered 503 with Retry-After."""
+
+
+class Ejection(Section):
+    """When a replica that fails is left alone for a while; the last one that is ready never is."""
+
+    failures: Annotated[int, Field(ge=1, le=1000)] = 5
+    """Answers of 500 and above, or lost ones, in a row; a connection that is refused counts at once."""
+    seconds: PositiveSeconds = 10.0
+    """Seconds until one request may try it again; doubled each time that this one fails, too."""
+    max_seconds: PositiveSeconds = 300.0
+    """Longest time, in seconds."""
+
+
+class HeaderAffinity(Section):
+    """Requests with the same value of a header go to the same replica."""
+
+    header: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9-]{1,64}$")]
+    """Name of the header, e.g. `X-Session-Id`."""
+
+
+class RequestRules(Section):
+    """What is changed in the JSON of requests before the engine gets them."""
+
+    defaults: dict[RequestMember, object] = {}
+    """Members that are added where a request does not have them, e.g. `temperature: 0.2`."""
+    limits: dict[RequestMember, Annotated[int | float, Field(ge=0)]] = {}
+    """Highest values of numbers, e.g. `max_tokens: 4096`; a higher one is lowered, a missing one stays missing."""
 
 
 class Lora(Section):
@@ -184,6 +238,19 @@ class ModelOptions(Section):
     """Seconds between SIGTERM and SIGKILL."""
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None
     """OMP_NUM_THREADS; null shares the cores out among the enabled models."""
+    max_in_flight: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    """Requests that an engine (each replica of it) gets at a time; more wait in the queue. Several workers share it out.
+    null sets no limit: vLLM has a queue of its own."""
+    queue: Queue = Queue()
+    """Where requests wait that find `max_in_flight` reached."""
+    affinity: Literal["prefix"] | HeaderAffinity | None = None
+    """Which replica gets a request: null is the one with the fewest in flight; `prefix` the one that had requests which
+    begin alike, for its prefix cache; `header: NAME` the one that had that header's value. Both give way where their
+    replica has much more to do than another."""
+    ejection: Ejection = Ejection()
+    """When a replica that fails is left alone for a while."""
+    request: RequestRules = RequestRules()
+    """Members of requests that are added or lowered."""
     restart: Restart = Restart()
     """What happens after a crash."""
     probe: Probe = Probe()
@@ -205,6 +272,10 @@ class Model(ModelOptions):
     """Loopback port of the engine; null takes the next free one from 8001."""
     lora: list[Lora] = []
     """LoRA adapters served on top of this model."""
+    replicas: Annotated[int, Field(ge=1, le=64)] = 1
+    """Engines that serve it side by side, called NAME-1, NAME-2, …; `gpus` are dealt out among them in order."""
+    fallback: Name | None = None
+    """Another model of this file that answers while this one cannot take requests."""
 
 
 class Profile(Section):

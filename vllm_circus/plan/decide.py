@@ -8,9 +8,10 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from typing import Literal
 
 from vllm_circus.config.load import Loaded
-from vllm_circus.config.models import ModelOptions, Profile
+from vllm_circus.config.models import HeaderAffinity, ModelOptions, Profile
 from vllm_circus.config.places import Place
 from vllm_circus.errors import ConfigError
 from vllm_circus.facts import Disk, Facts
@@ -25,7 +26,7 @@ from vllm_circus.plan.parallelism import spread
 from vllm_circus.plan.ports import assign_ports, internal_bases
 from vllm_circus.plan.public import plan_proxy
 from vllm_circus.plan.sources import Sources
-from vllm_circus.plan.types import PLAN_VERSION, Adapter, Endpoint, ModelPlan, Plan
+from vllm_circus.plan.types import PLAN_VERSION, PREFIX, Adapter, Endpoint, ModelPlan, Plan
 
 
 def make_plan(loaded: Loaded, instance: Instance, facts: Facts, disk: Disk | None = None) -> Plan:
@@ -111,6 +112,13 @@ class _Planner:
             restart=model.restart,
             probe=model.probe,
             digest=_digest(argv, tuple(sorted(fixed.items())), env_file, model.threads, str(served.endpoint)),
+            group=draft.name,
+            fallback=draft.own.fallback,
+            max_in_flight=model.max_in_flight,
+            queue=model.queue,
+            affinity=_affinity(model.affinity),
+            ejection=model.ejection,
+            request=model.request,
         )
 
     def _model(self, draft: Draft) -> str:
@@ -135,6 +143,12 @@ class _Planner:
         """What may change with the rest of the set, without a reason to restart this engine."""
         threads = env.thread_environment(draft, self.facts.cores, self.engines)
         return threads if draft.command is not None else threads | env.vllm_environment(internal_base)
+
+
+def _affinity(wanted: Literal["prefix"] | HeaderAffinity | None) -> str | None:
+    if isinstance(wanted, HeaderAffinity):
+        return wanted.header.lower()
+    return PREFIX if wanted == "prefix" else None
 
 
 def _digest(*parts: object) -> str:

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
-from vllm_circus.config.models import Limits, Probe, Restart
+from vllm_circus.config.models import Ejection, Limits, Probe, Queue, RequestRules, Restart
 from vllm_circus.paths import Instance
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
-PLAN_VERSION = 1
+PLAN_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,10 @@ class Adapter:
     path: str
 
 
+#: Affinity by the beginning of the prompt.
+PREFIX = "(prefix)"
+
+
 @dataclass(frozen=True)
 class ModelPlan:
     """One engine: what is executed, where it listens, what it answers to, how it is looked after.
@@ -52,6 +56,11 @@ class ModelPlan:
         keyed: the engine gets a random API key of its own (VLLM_API_KEY), made at each start of the set.
         names: every name that a client may ask for: the name, the aliases, the adapters; first the model's own.
         gpus: indices, None where CUDA_VISIBLE_DEVICES is left alone.
+        group: the model of the file that it is a replica of; its own name where it is the only one. Replicas have the
+            same `names`, whose first is the group's.
+        fallback: the group that answers while this one cannot, which serves this one's names as well.
+        max_in_flight: requests at a time, over all workers; None is no limit.
+        affinity: a header's name in lower case, `PREFIX` for the beginning of the prompt, None for none.
         digest: changes when, and only when, the engine would have to be restarted.
     """
 
@@ -78,6 +87,13 @@ class ModelPlan:
     restart: Restart
     probe: Probe
     digest: str
+    group: str
+    fallback: str | None
+    max_in_flight: int | None
+    queue: Queue
+    affinity: str | None
+    ejection: Ejection
+    request: RequestRules
 
 
 @dataclass(frozen=True)
@@ -95,6 +111,10 @@ class ProxyPlan:
     limits: Limits
     keys_file: str | None
     keys_env: str | None
+    tls_certificate: str | None = None
+    tls_key: str | None = None
+    unix_socket: str | None = None
+    exact_usage: bool = False
 
 
 @dataclass(frozen=True)
