@@ -41,6 +41,9 @@ def plan_proxy(drafts: tuple[Draft, ...], sources: Sources, notes: Notes) -> Pro
         limits=proxy.limits,
         keys_file=sources.keys_file(keys.file, ("proxy", "keys", "file"), notes) if keys and keys.file else None,
         keys_env=keys.env if keys else None,
+        tls_certificate=str(sources.locate(proxy.tls.certificate)) if proxy.tls else None,
+        tls_key=sources.private_file(proxy.tls.key, ("proxy", "tls", "key"), notes) if proxy.tls else None,
+        unix_socket=str(sources.locate(proxy.unix_socket)) if proxy.unix_socket else None,
     )
 
 
