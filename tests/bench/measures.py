@@ -28,9 +28,10 @@ _PATIENCE = 30.0
 class Scenario:
     """One kind of load. `order` is set for streams, `size` (bytes of the message) for large requests.
 
-    `weight` stretches the window: streams need longer for as many events.
+    `key` is what the command line calls it. `weight` stretches the window: streams need longer for as many events.
     """
 
+    key: str
     name: str
     clients: int
     order: StreamOrder | None = None
@@ -74,12 +75,12 @@ class Sample:
 _PACED = StreamOrder(chunks=200, pace=20)
 _UNPACED = StreamOrder(chunks=1000, pace=0)
 
-SMALL = Scenario("small requests", clients=32)
-ALONE = Scenario("one client", clients=1, on_direct=True)
-LARGE = Scenario("64 KB requests", clients=16, size=64 << 10)
-STREAMS_64 = Scenario("64 streams", clients=64, order=_PACED, weight=2)
-STREAMS_256 = Scenario("256 streams", clients=256, order=_PACED, weight=2, on_direct=True)
-FLOOD_64 = Scenario("64 streams, unpaced", clients=64, order=_UNPACED)
+SMALL = Scenario("small", "small requests", clients=32)
+ALONE = Scenario("latency", "one client", clients=1, on_direct=True)
+LARGE = Scenario("large-64k", "64 KB requests", clients=16, size=64 << 10)
+STREAMS_64 = Scenario("streams-64", "64 streams", clients=64, order=_PACED, weight=2)
+STREAMS_256 = Scenario("streams-256", "256 streams", clients=256, order=_PACED, weight=2, on_direct=True)
+FLOOD_64 = Scenario("flood", "64 streams, unpaced", clients=64, order=_UNPACED)
 SCENARIOS = (SMALL, ALONE, LARGE, STREAMS_64, STREAMS_256, FLOOD_64)
 
 

@@ -81,15 +81,18 @@ def _values(row: Row, target: str, samples: Samples) -> list[float]:
 def table(targets: Sequence[Target], samples: Samples) -> Iterator[str]:
     """The lines of the table."""
     names = [target.name for target in targets]
+    rows = [row for row in ROWS if any((row.scenario.name, name) in samples for name in names)]
     compared = [name for name in names if name.startswith(CIRCUS)] if NGINX in names else []
     yield _line("", *names, *(f"{name} ÷ nginx" for name in compared), "load's core busy")
     yield _line("---", *("---:" for _ in range(len(names) + len(compared) + 1)))
-    for row in ROWS:
+    for row in rows:
         values = {name: _values(row, name, samples) for name in names}
         cells = [_cell(row, name, values[name]) for name in names]
         ratios = [_ratio(row, values[name], values[NGINX]) for name in compared]
-        shares = [median(sample.load_share for sample in samples[row.scenario.name, name]) for name in names[1:]]
-        yield _line(row.title, *cells, *ratios, f"{max(shares):.0%}")
+        shares = [
+            median(sample.load_share for sample in samples[row.scenario.name, name]) for name in names if name != DIRECT
+        ]
+        yield _line(row.title, *cells, *ratios, f"{max(shares, default=0.0):.0%}")
 
 
 def _line(*cells: str) -> str:

@@ -36,7 +36,7 @@ from vllm_circus.plan.types import Plan, dump_plan
 DIRECT = "direct"
 NGINX = "nginx"
 CIRCUS = "vllm-circus"
-CIRCUS_KEYS = "vllm-circus, keys"
+CIRCUS_KEYS = "vllm-circus-keys"
 
 #: Seconds that a process may take until it answers.
 _START_TIMEOUT = 30.0
