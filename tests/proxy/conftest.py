@@ -129,8 +129,15 @@ Start = Callable[..., Worker]
 def start_worker(plan: Plan, environ: dict[str, str] | None = None, nofile: int | None = None) -> Worker:
     plan.instance.plan.write_bytes(dump_plan(plan))
     log = plan.instance.run_dir / "proxy.log"
-    with socket.create_server(("127.0.0.1", 0), backlog=512) as listener, log.open("wb") as output:
+    with (
+        socket.create_server(("127.0.0.1", 0), backlog=512) as listener,
+        socket.socket(socket.AF_UNIX) as unix,
+        log.open("wb") as output,
+    ):
         port = listener.getsockname()[1]
+        if plan.proxy.unix_socket is not None:
+            unix.bind(plan.proxy.unix_socket)
+            unix.listen(512)
         limit = ["prlimit", f"--nofile={nofile}:{nofile}"] if nofile else []
         process = subprocess.Popen(
             [
@@ -142,8 +149,9 @@ def start_worker(plan: Plan, environ: dict[str, str] | None = None, nofile: int 
                 str(plan.instance.plan),
                 "--fd",
                 str(listener.fileno()),
+                *(["--unix-fd", str(unix.fileno())] if plan.proxy.unix_socket is not None else []),
             ],
-            pass_fds=[listener.fileno()],
+            pass_fds=[listener.fileno(), unix.fileno()],
             stdout=output,
             stderr=output,
             env=os.environ | (environ or {}),

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import resource
-
 import openai
 import pytest
 from openai.types.chat import ChatCompletionMessageParam
 
-from tests.proxy.conftest import Start, Worker, a_model
-from tests.proxy.scripted import DONE, SSE_HEAD, Backend, event, get, ok, read_message, until
-from vllm_circus.proxy.server import _connection_cap
+from tests.proxy.conftest import Worker
+from tests.proxy.scripted import DONE, SSE_HEAD, Backend, event, ok
 
 ANSWER = (
     b'{"id":"chatcmpl-1","object":"chat.completion","created":1,"model":"alpha","choices":[{"index":0,"message":'
@@ -45,19 +42,3 @@ def test_it_understands_our_errors(client: openai.OpenAI, alpha: Backend) -> Non
     alpha.forget()
     with pytest.raises(openai.APIError, match="closed the connection"):
         list(stream)
-
-
-def test_few_open_files_limit_the_connections_and_not_the_service(start: Start, backend: Backend) -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    worker = start(a_model("alpha", backend.port), nofile=256)
-    clients = [worker.client() for _ in range(300)]
-    assert until(lambda: b"accepting pauses" in worker.log.read_bytes())
-    clients[0].send(get(b"/health"))
-    assert read_message(clients[0]).status == 200
-    for client in clients[:250]:
-        client.close()
-    clients[-1].send(get(b"/health"))
-    assert read_message(clients[-1]).status == 200
-    assert len(worker.log.read_bytes().splitlines()) < 20
-    assert _connection_cap(10) == 10
-    assert resource.getrlimit(resource.RLIMIT_NOFILE) == (soft, hard)

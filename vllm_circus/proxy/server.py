@@ -1,9 +1,9 @@
-"""The worker process: its socket, its loop, its signals, its end.
+"""The worker process: its sockets, its loop, its signals, its end.
 
-Rules: uvloop carries asyncio, Tornado's IOLoop sits on it. Accepting pauses above the connection cap, which stays
-below the limit of open files. SIGTERM and SIGINT drain: no new connections, answers close theirs, streams go on until
-`drain_timeout`, then they are cut; the counters are told a last time, and the exit code is 0. Nothing here waits for a
-plugin: without any, the worker serves.
+Rules: uvloop carries asyncio, Tornado's IOLoop sits on it. SIGTERM and SIGINT drain: no new connections, answers close
+theirs, streams go on until `drain_timeout`, then they are cut; the counters are told a last time, and the exit code is
+0. What was accepted before has its answer; what waits in the kernel's queue is left to the other workers, or the next.
+Nothing here waits for a plugin: without any, the worker serves.
 """
 
 from __future__ import annotations
@@ -12,10 +12,8 @@ import asyncio
 import gc
 import logging
 import os
-import resource
 import signal
-import socket
-from contextlib import suppress
+from pathlib import Path
 
 import uvloop
 from tornado.ioloop import PeriodicCallback
@@ -26,36 +24,44 @@ from vllm_circus.bus.subscribe import Subscriber
 from vllm_circus.plan.types import Endpoint, Plan
 from vllm_circus.proxy.control.app import ControlServer
 from vllm_circus.proxy.control.outlook import Outlook
-from vllm_circus.proxy.downstream import Downstream
 from vllm_circus.proxy.exchange import Exchange
+from vllm_circus.proxy.gate import Gate, Listener, connection_cap
 from vllm_circus.proxy.keys import Keys
 from vllm_circus.proxy.output import Handler, Output
 from vllm_circus.proxy.relay import Relay, log_line
 from vllm_circus.proxy.sockets import inherited_socket
+from vllm_circus.proxy.tls import LOOK_SECONDS, Certificates
 
 log = logging.getLogger(__name__)
 
-#: Descriptors that are not connections: sockets of the bus, files, libraries.
-_RESERVED_FILES = 64
-_BACKLOG = 1024
 #: Seconds between the cut of what is left and the end.
 _LAST_WORDS = 0.2
 
 
-def serve(plan: Plan, keys: Keys, descriptor: int) -> int:
-    """Run a worker until it is told to end; returns its exit code. Raises CircusError before it serves."""
-    listener = inherited_socket(descriptor)
+def serve(plan: Plan, keys: Keys, descriptor: int, unix_descriptor: int | None = None) -> int:
+    """Run a worker until it is told to end; returns its exit code.
+
+    `descriptor` is the public port's listening socket, which speaks TLS where the plan has it so; `unix_descriptor` is
+    that of a unix socket, which never does. Raises CircusError before it serves.
+    """
+    proxy = plan.proxy
+    certificates = None
+    if proxy.tls_certificate is not None and proxy.tls_key is not None:
+        certificates = Certificates(Path(proxy.tls_certificate), Path(proxy.tls_key))
+    listeners = [Listener(inherited_socket(descriptor), certificates)]
+    if unix_descriptor is not None:
+        listeners.append(Listener(inherited_socket(unix_descriptor)))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_serve(plan, keys, listener))
+        return runner.run(_serve(plan, keys, listeners))
 
 
-async def _serve(plan: Plan, keys: Keys, listener: socket.socket) -> int:
+async def _serve(plan: Plan, keys: Keys, listeners: list[Listener]) -> int:
     output = Output()
     logging.basicConfig(level=logging.INFO, handlers=[Handler(output)], force=True)
     logging.getLogger("tornado.access").setLevel(logging.ERROR)
-    worker = Worker(plan, keys, listener, output)
+    worker = Worker(plan, keys, listeners, output)
     try:
-        await worker.start()
+        worker.start()
         await worker.ended.wait()
     finally:
         worker.close()
@@ -66,7 +72,7 @@ async def _serve(plan: Plan, keys: Keys, listener: socket.socket) -> int:
 class Worker:
     """One proxy process. `ended` is set when it has drained."""
 
-    def __init__(self, plan: Plan, keys: Keys, listener: socket.socket, output: Output) -> None:
+    def __init__(self, plan: Plan, keys: Keys, listeners: list[Listener], output: Output) -> None:
         self.ended = asyncio.Event()
         self._plan = plan
         self._loop = asyncio.get_running_loop()
@@ -75,16 +81,17 @@ class Worker:
         self.relay = Relay(plan, keys, loop=self._loop, control=Endpoint("localhost", 0, str(path)))
         self._outlook = Outlook(plan, self.relay)
         self._control = ControlServer(self._outlook, path)
-        self._gate = Gate(self.relay, listener, _connection_cap(plan.proxy.limits.max_connections))
+        self._gate = Gate(self.relay, listeners, connection_cap(plan.proxy.limits.max_connections))
         self._pusher = Pusher(plan.instance.stats_inbox)
         self._subscribers: list[Subscriber] = []
         shortest = min(plan.proxy.limits.header_timeout, plan.proxy.limits.keep_alive, 2.0)
         self._timers = [
             PeriodicCallback(self._sweep, max(50.0, shortest * 250)),
             PeriodicCallback(self._push, HEARTBEAT * 1000),
+            *(PeriodicCallback(it.certificates.look, LOOK_SECONDS * 1000) for it in listeners if it.certificates),
         ]
 
-    async def start(self) -> None:
+    def start(self) -> None:
         """Begin to serve."""
         if self._plan.proxy.request_logging:
             self.relay.on_finished = self._log_request
@@ -98,7 +105,7 @@ class Worker:
             self._loop.add_signal_handler(number, self._stop)
         for timer in self._timers:
             timer.start()
-        await self._gate.open()
+        self._gate.open()
         self._push()
         gc.collect()
         gc.freeze()  # what is here now stays: the collector need not look at it again
@@ -112,6 +119,7 @@ class Worker:
         for subscriber in self._subscribers:
             subscriber.close()
         self._gate.close()
+        self._gate.cut()
         self.relay.close()
         self._control.close()
         self._push(leaving=True)
@@ -132,9 +140,8 @@ class Worker:
 
     def _sweep(self) -> None:
         self.relay.sweep()
-        self._gate.check()
         self._output.flush()
-        if self.relay.draining and not self.relay.connections:
+        if self.relay.draining and not self.relay.connections and not self._gate.arriving:
             self.ended.set()
 
     def _log_request(self, exchange: Exchange, cut: bool) -> None:
@@ -155,73 +162,3 @@ class Worker:
         """Cut what has not ended by itself, and leave the last words a moment to go out."""
         self.relay.end()
         self._loop.call_later(_LAST_WORDS, self.ended.set)
-
-
-class Gate:
-    """Accepts connections, but never more than the cap at a time.
-
-    The listening socket is shared with the other workers and belongs to circusd: each pause closes a copy of it.
-    """
-
-    def __init__(self, relay: Relay, listener: socket.socket, cap: int) -> None:
-        self._relay = relay
-        self._listener = listener
-        self._cap = cap
-        self._server: asyncio.AbstractServer | None = None
-        self._shut = False
-        self._opening: asyncio.Task[None] | None = None
-        relay.on_crowd = self._crowd
-
-    async def open(self) -> None:
-        """Accept. What goes wrong is told, and tried again when the time limits are looked at next."""
-        try:
-            copy = self._listener.dup()
-            server = await self._relay.loop.create_server(lambda: Downstream(self._relay), sock=copy, backlog=_BACKLOG)
-        except OSError as error:
-            log.error("no connections can be accepted: %s", error)  # noqa: TRY400 - its text says it all
-            return
-        finally:
-            self._opening = None
-        if self._shut or len(self._relay.connections) >= self._cap:
-            server.close()
-        else:
-            self._server = server
-
-    def check(self) -> None:
-        """Accept again if that is due."""
-        self._crowd(len(self._relay.connections))
-
-    def close(self) -> None:
-        """Accept no more."""
-        self._shut = True
-        self._pause()
-        self._listener.close()
-
-    def _pause(self) -> None:
-        if self._server is not None:
-            self._server.close()
-            self._server = None
-
-    def _crowd(self, connections: int) -> None:
-        if connections >= self._cap:
-            if self._server is not None:
-                log.warning("%d connections are open, the most allowed: accepting pauses", connections)
-            self._pause()
-        elif self._server is None and not self._shut and self._opening is None and connections <= self._cap * 0.95:
-            self._opening = self._relay.loop.create_task(self.open())
-
-
-def _connection_cap(wanted: int) -> int:
-    """How many clients this process may have: each may need a connection to an engine as well."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = 2 * wanted + _RESERVED_FILES
-    if soft != resource.RLIM_INFINITY and soft < needed:
-        most = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
-        with suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-            soft = most
-    if soft == resource.RLIM_INFINITY or soft >= needed:
-        return wanted
-    cap = max(1, (soft - _RESERVED_FILES) // 2)
-    log.warning("only %d files may be open: connections are limited to %d instead of %d", soft, cap, wanted)
-    return cap

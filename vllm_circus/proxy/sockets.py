@@ -1,8 +1,9 @@
-"""What asyncio does not say about a connection, and the listening socket that circusd hands us."""
+"""What asyncio does not say about a connection, and the listening sockets that circusd hands us."""
 
 from __future__ import annotations
 
 import asyncio
+import select
 import socket
 import struct
 from contextlib import suppress
@@ -23,6 +24,22 @@ def was_reset(transport: asyncio.Transport | None) -> bool:
     except (OSError, ValueError):  # closed here, too: uvloop gives no descriptor any more
         return True
     return info[0] == _TCP_CLOSE
+
+
+def has_left(transport: asyncio.Transport | None) -> bool:
+    """Whether a peer whose end was read is gone altogether, rather than done with sending.
+
+    TCP says so only once something was sent to it; a unix socket says it at once (unix(7): both directions are shut).
+    """
+    sock = transport.get_extra_info("socket") if transport is not None else None
+    if sock is None or sock.family != socket.AF_UNIX:
+        return was_reset(transport)
+    try:
+        poller = select.poll()
+        poller.register(sock.fileno(), 0)
+        return any(event & (select.POLLHUP | select.POLLNVAL) for _, event in poller.poll(0))
+    except (OSError, ValueError):  # closed here, too
+        return True
 
 
 def reset_on_close(transport: asyncio.Transport | None) -> None:
