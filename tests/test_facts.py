@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import socket
 import sys
+from pathlib import Path
 
-from vllm_circus.facts import gather_facts, listening_ports, parse_listening
+from tests.proxy.certificates import make_pair
+from vllm_circus.facts import Disk, gather_facts, listening_ports, parse_listening
 
 TABLE = """\
    0: 0100007F:1F40 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1 1 0 100 0 0 10 0
@@ -34,3 +36,22 @@ def test_cores_and_programs_are_those_that_we_may_use() -> None:
     facts = gather_facts()
     assert facts.cores == len(os.sched_getaffinity(0))
     assert facts.programs["python"] == sys.executable
+
+
+def test_two_pem_files_that_a_server_cannot_use_together_are_told_why(tmp_path: Path) -> None:
+    certificate, key = make_pair(tmp_path)
+    _, other = make_pair(tmp_path, "other")
+    half = tmp_path / "half.key"
+    half.write_text("\n".join(key.read_text().splitlines()[:2]))
+    disk = Disk()
+    assert disk.misfit(certificate, key) == ""
+    assert disk.misfit(certificate, other) == "the certificate is for another key"
+    assert disk.misfit(certificate, half) == "one of the two is no whole PEM file"
+    assert "No such file" in disk.misfit(tmp_path / "none", key)
+
+
+def test_only_a_folder_is_one(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    assert [Disk().is_folder(path) for path in (tmp_path, file, tmp_path / "none")] == [True, False, False]
+    assert not Disk().is_folder(Path("x" * 5000))

@@ -44,6 +44,13 @@ class Disk:
         except (OSError, ValueError):  # a name that is too long, or a NUL
             return False
 
+    def is_folder(self, path: Path) -> bool:
+        """Whether there is such a folder, for us to see."""
+        try:
+            return path.is_dir()
+        except (OSError, ValueError):
+            return False
+
     def mode(self, path: Path) -> int | None:
         """The permission bits of a file; None where there is none (or it is a folder)."""
         try:
@@ -57,6 +64,10 @@ class Disk:
             return path.read_text(encoding="utf-8")
         except (OSError, ValueError):
             return None
+
+    def misfit(self, certificate: Path, key: Path) -> str:
+        """Why a TLS server cannot use two PEM files together; empty where it can."""
+        return _misfit(certificate, key)
 
     def home(self) -> Path:
         """What `~` stands for."""
@@ -107,6 +118,23 @@ def _gpus() -> tuple[Gpu, ...] | None:
         return gpu.list_gpus()
     except gpu.NoDriver:
         return None
+
+
+def _misfit(certificate: Path, key: Path) -> str:
+    import ssl
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(certificate, key, password=lambda: "")  # else OpenSSL asks the terminal for one
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            return "the certificate is for another key"
+        if error.reason is None:
+            return "one of the two is no whole PEM file"
+        return f"OpenSSL does not take them: {error.reason.replace('_', ' ').lower()}"
+    except (OSError, ValueError) as error:
+        return str(error)
+    return ""
 
 
 def _which(program: str) -> str | None:

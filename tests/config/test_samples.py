@@ -16,6 +16,8 @@ from vllm_circus.config.load import load_config, parse_config
 from vllm_circus.config.models import (
     CommandEngine,
     Config,
+    Ejection,
+    HeaderAffinity,
     Keys,
     Limits,
     Lora,
@@ -24,14 +26,20 @@ from vllm_circus.config.models import (
     Probe,
     Profile,
     Proxy,
+    Queue,
+    RequestRules,
     Restart,
     Section,
+    Tls,
 )
 from vllm_circus.config.profiles import BUILTIN
 from vllm_circus.config.schema import json_schema, schema_text
 
-SAMPLES = ["example.yaml", "demo.yaml", "two-gpus.yaml"]
-SECTIONS: list[type[Section]] = [Proxy, Limits, Keys, Restart, Probe, Lora, CommandEngine, Model, Profile, Config]
+SAMPLES = ["example.yaml", "demo.yaml", "two-gpus.yaml", "replicas.yaml"]
+SECTIONS: list[type[Section]] = [
+    *(Proxy, Tls, Limits, Keys, Queue, HeaderAffinity, Ejection, RequestRules),
+    *(Restart, Probe, Lora, CommandEngine, Model, Profile, Config),
+]
 
 
 def sample(name: str) -> str:
@@ -82,10 +90,11 @@ def test_the_example_loads_with_every_option_turned_on() -> None:
 def test_the_example_turned_on_sets_every_option() -> None:
     config = parse_config(turned_on(sample("example.yaml")).encode(), Path("example.yaml")).config
     chat, llama = config.models
-    parts: list[Section] = [config.proxy, config.proxy.limits, config.proxy.keys, chat, chat.restart, chat.probe]  # type: ignore[list-item]  # keys are set
-    parts += [*chat.lora, *config.profiles.values()]
-    assert isinstance(llama.engine, CommandEngine)
+    proxy = config.proxy
+    parts: list[object] = [proxy, proxy.limits, proxy.keys, proxy.tls, chat, chat.restart, chat.probe]
+    parts += [chat.queue, chat.affinity, chat.ejection, chat.request, *chat.lora, *config.profiles.values()]
     for part in [*parts, llama.engine]:
+        assert isinstance(part, Section)
         assert part.model_fields_set == set(type(part).model_fields)
 
 

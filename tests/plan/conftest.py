@@ -42,9 +42,16 @@ class FakeDisk(Disk):
     folders: set[str] = field(default_factory=set)
     programs: dict[str, str] = field(default_factory=dict)
     texts: dict[str, str | None] = field(default_factory=dict)
+    misfits: str = ""
 
     def exists(self, path: Path) -> bool:
         return str(path) in self.folders or str(path) in self.files
+
+    def is_folder(self, path: Path) -> bool:
+        return str(path) in self.folders
+
+    def misfit(self, certificate: Path, key: Path) -> str:
+        return self.misfits
 
     def mode(self, path: Path) -> int | None:
         return self.files.get(str(path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from vllm_circus.config.load import load_config
 from vllm_circus.facts import gather_facts
 from vllm_circus.paths import Instance
 from vllm_circus.plan.decide import make_plan
-from vllm_circus.plan.types import dump_plan, load_plan
+from vllm_circus.plan.types import PLAN_VERSION, dump_plan, load_plan
 
 INSTANCE = Instance("default", Path("/etc/vc"), RUN, RUN, RUN)
 
@@ -112,11 +113,17 @@ def test_a_plan_is_read_back_as_it_was_written(planner: Planner) -> None:
     plan = planner.plan(BASE % "gpus: [0, 1], aliases: [b], args: {x: {y: 1}}")
     assert load_plan(dump_plan(plan)) == plan
     with pytest.raises(ValueError, match="version"):
-        load_plan(dump_plan(plan).replace(b'"version": 1', b'"version": 2', 1))
+        load_plan(dump_plan(replace(plan, version=PLAN_VERSION + 1)))
 
 
 @pytest.mark.parametrize(
-    ("name", "models"), [("demo", ["alpha", "beta"]), ("two-gpus", ["chat", "embed"]), ("example", ["chat"])]
+    ("name", "models"),
+    [
+        ("demo", ["alpha", "beta"]),
+        ("two-gpus", ["chat", "embed"]),
+        ("replicas", ["chat-1", "chat-2", "small"]),
+        ("example", ["chat"]),
+    ],
 )
 def test_the_samples_can_be_planned(name: str, models: list[str]) -> None:
     source = Path(str(files("vllm_circus.conf").joinpath(f"{name}.yaml")))

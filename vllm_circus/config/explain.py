@@ -38,6 +38,18 @@ _ELSEWHERE = {
     "enable_metrics": "write `metrics`",
     "log_requests": "write `request_logging`",
     "lora_modules": "write `lora: [{name: …, path: …}]`",
+    **dict.fromkeys(("replica", "instances", "num_replicas", "copies"), "write `replicas`"),
+    **dict.fromkeys(("fallback_model", "fallbacks"), "write `fallback`, the name of one other model"),
+    **dict.fromkeys(("concurrency", "max_concurrency", "max_concurrent_requests"), "write `max_in_flight`"),
+    **dict.fromkeys(("queue_size", "max_queue", "queue_timeout"), "write `queue: {size: …, timeout: …}`"),
+    **dict.fromkeys(("sticky", "session_affinity", "session_header"), "write `affinity: {header: …}`"),
+    **dict.fromkeys(("max_tokens", "request_limits"), "write `request: {limits: {max_tokens: …}}`"),
+    **dict.fromkeys(("temperature", "request_defaults"), "write `request: {defaults: {temperature: …}}`"),
+    **dict.fromkeys(
+        ("tls_cert", "tls_key", "ssl_certfile", "ssl_keyfile", "certfile", "keyfile", "cert", "certificate"),
+        "write `tls: {certificate: …, key: …}`",
+    ),
+    **dict.fromkeys(("uds", "socket", "unix"), "write `unix_socket`"),
     "api_key": "name a file of keys in `proxy.keys.file`",
     "api_keys": "name a file of keys in `proxy.keys.file`",
 }
@@ -47,12 +59,17 @@ _MISSING = {
     "model": "name a folder or a Hugging Face id, e.g. Qwen/Qwen3-8B",
     "path": "name the adapter's folder or Hugging Face id",
     "command": "write the argument vector, e.g. [my-server, --port, '{port}']",
+    "header": "name the header whose value decides, e.g. X-Session-Id",
+    "certificate": "name the PEM file of the certificate",
+    "key": "name the PEM file of the private key",
 }
 _PATTERNS = {
     models.NAME_PATTERN: "use up to 64 of a-z, 0-9, '_' and '-', and begin with a letter or digit",
     models.ALIAS_PATTERN: "use up to 128 of letters, digits and . _ : / @ + -, and begin with a letter or digit",
     models.OPTION_PATTERN: "write an option's name such as max-model-len",
     models.ENV_PATTERN: "use letters, digits and '_', and begin with no digit",
+    models.MEMBER_PATTERN: "write a member of the request's JSON, such as max_tokens",
+    models.HEADER_PATTERN: "write a header's name of letters, digits and '-', such as X-Session-Id",
 }
 _BOUNDS = {
     "greater_than_equal": ("must be at least", "ge"),
@@ -74,21 +91,30 @@ _EMPTY = "write a value, or remove the key"
 _PLAIN_LINE = "use one line of text without control characters"
 _OPTION = "true, false, null, a number, text, a list of those, or a mapping"
 _OPTION_ITEM = "true, false, a number or text"
+_NUMBERS = "a number"
 _UNIONS = {
+    "affinity": "`prefix` or a mapping with `header`",
     "cors": "true, false or a list of origins such as https://chat.example.org",
     "engine": "`vllm`, `simulator` or a mapping with `command`",
 }
+#: What to write where none of a text's choices is meant.
+_ELSE: dict[str | int, str] = {"affinity": "write `prefix`, or `{header: NAME}` for sessions that a header tells apart"}
 _SECTIONS: dict[str, type[BaseModel]] = {
     "`proxy`": models.Proxy,
     "`proxy.limits`": models.Limits,
     "`proxy.keys`": models.Keys,
+    "`proxy.tls`": models.Tls,
+    "a model's `queue`": models.Queue,
+    "a model's `ejection`": models.Ejection,
+    "a model's `request`": models.RequestRules,
     "a model's `restart`": models.Restart,
     "a model's `probe`": models.Probe,
     "one of the `models`": models.Model,
 }
 _NOTHING = object()
 #: What pydantic puts into a location for the branch of a union; a document's own keys are looked for first.
-_BRANCH = re.compile(r"(bool|int|float|constrained-str|CommandEngine)$|(list|dict|literal)\[")
+_BRANCH = re.compile(r"(bool|int|float|constrained-str|CommandEngine|HeaderAffinity)$|(list|dict|literal)\[")
+_MAPPINGS = frozenset({"CommandEngine", "HeaderAffinity"})
 #: Durations as other programs take them; here they are seconds. `factor` is the one number that is none.
 _SPAN = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?) ?(ms|s|secs?|seconds?|m|min|minutes?|h|hours?)")
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600}
@@ -157,7 +183,7 @@ def _is_for(branch: str, value: object) -> bool:
         return branch == "constrained-str" or branch.startswith("literal[")
     if isinstance(value, list):
         return branch.startswith("list[")
-    return isinstance(value, dict) and (branch.startswith("dict[") or branch == "CommandEngine")
+    return isinstance(value, dict) and (branch.startswith("dict[") or branch in _MAPPINGS)
 
 
 def _explain_one(detail: ErrorDetails, spot: _Spot, document: Document) -> Finding:
@@ -183,7 +209,7 @@ def _explain_content(kind: str, spot: _Spot, context: Mapping[str, Any], message
         case "literal_error":
             choices = str(context["expected"])
             near = did_you_mean(str(spot.value), re.findall(r"'([^']+)'", choices))
-            result = f"{value} is not one of {choices}", near
+            result = f"{value} is not {'one of ' * (' or ' in choices)}{choices}", near or _ELSE.get(spot.place[-1], "")
         case "too_short" | "too_long" | "string_too_long":
             result = _explain_length(kind, context)
         case _ if kind in _BOUNDS:
@@ -204,6 +230,7 @@ def _explain_length(kind: str, context: Mapping[str, Any]) -> tuple[str, str]:
 def _explain_union(place: Place, value: object) -> Finding:
     last = place[-1]
     needed = _UNIONS.get(last, _OPTION) if isinstance(last, str) else _OPTION_ITEM
+    needed = _NUMBERS if place[-3:-1] == ("request", "limits") else needed
     if value is None:
         return place, f"empty, needs {needed}", _EMPTY
     return place, f"needs {needed}, not {_kind(value)}", ""
@@ -268,10 +295,10 @@ def _unknown_key(place: Place) -> str:
         return _ELSEWHERE[key]
     if near := did_you_mean(key, known):
         return near
-    if section in {models.Model, models.ModelOptions}:
-        return f"options of the engine stand under `args`; keys here are {', '.join(known)}"
     if owners := [name for name, owner in _SECTIONS.items() if key in owner.model_fields]:
         return f"it belongs under {' or '.join(owners)}"
+    if section in {models.Model, models.ModelOptions}:
+        return f"options of the engine stand under `args`; keys here are {', '.join(known)}"
     return f"keys here are {', '.join(known)}"
 
 

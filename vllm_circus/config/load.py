@@ -52,7 +52,7 @@ class Loaded:
 
     def doubts(self, place: Place) -> bool:
         """Whether something found at a place may come of a value that was left out."""
-        if place == ("proxy", "default_model"):  # it may be a name that was left out
+        if place == ("proxy", "default_model") or place[2:] == ("fallback",):  # it may be a name that was left out
             return any(known[:1] == ("models",) for known in self.faulty)
         owner = place[:2] if place[:1] == ("models",) else place
         return any(known[: len(owner)] == owner or owner[: len(known)] == known for known in self.faulty)

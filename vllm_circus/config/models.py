@@ -20,6 +20,10 @@ ALIAS_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,127}$"
 #: One command-line option of the engine, with or without the leading dashes, either spelling of the separator.
 OPTION_PATTERN = r"^(--)?[a-z][a-z0-9_.-]{0,79}$"
 ENV_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]{0,127}$"
+#: A member of a request's JSON object.
+MEMBER_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]{0,63}$"
+#: A request's header.
+HEADER_PATTERN = r"^[A-Za-z0-9-]{1,64}$"
 #: Names that the status, the logs and the proxy use themselves.
 RESERVED_NAMES = frozenset({"proxy", "health", "stats", "notify", "circusd", "all"})
 
@@ -31,8 +35,7 @@ FullLine = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f\u2028\u20
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(ge=0, le=86400)]
 PositiveSeconds = Annotated[float, Field(gt=0, le=86400)]
-#: A member of a request's JSON object.
-RequestMember = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")]
+RequestMember = Annotated[str, StringConstraints(pattern=MEMBER_PATTERN)]
 OptionName = Annotated[str, StringConstraints(pattern=OPTION_PATTERN)]
 EnvName = Annotated[str, StringConstraints(pattern=ENV_PATTERN)]
 #: A value of an engine option: true is the bare flag, false the `--no-` flag, null takes the option away again, a list
@@ -85,7 +88,7 @@ class Keys(Section):
 
 
 class Tls(Section):
-    """HTTPS on the public port. Both files are read again when they change, so a renewed certificate needs no restart."""
+    """HTTPS on the public port. Both files are read again when they change: a new certificate needs no restart."""
 
     certificate: FullLine
     """A PEM file: the certificate, then those that lead to its authority."""
@@ -180,7 +183,7 @@ class Ejection(Section):
 class HeaderAffinity(Section):
     """Requests with the same value of a header go to the same replica."""
 
-    header: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9-]{1,64}$")]
+    header: Annotated[str, StringConstraints(pattern=HEADER_PATTERN)]
     """Name of the header, e.g. `X-Session-Id`."""
 
 
@@ -239,8 +242,8 @@ class ModelOptions(Section):
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None
     """OMP_NUM_THREADS; null shares the cores out among the enabled models."""
     max_in_flight: Annotated[int, Field(ge=1, le=100_000)] | None = None
-    """Requests that an engine (each replica of it) gets at a time; more wait in the queue. Several workers share it out.
-    null sets no limit: vLLM has a queue of its own."""
+    """Requests that an engine (each replica) gets at a time; more wait in the queue. Several workers share it out, at
+    least one for each. null sets no limit: vLLM has a queue of its own."""
     queue: Queue = Queue()
     """Where requests wait that find `max_in_flight` reached."""
     affinity: Literal["prefix"] | HeaderAffinity | None = None
@@ -258,7 +261,7 @@ class ModelOptions(Section):
 
 
 class Model(ModelOptions):
-    """One model: one engine process tree behind one name."""
+    """One model: one engine behind one name, or several with `replicas`."""
 
     name: Name
     """What it is called here, by clients and by every command."""
@@ -269,13 +272,13 @@ class Model(ModelOptions):
     gpus: list[Annotated[int, Field(ge=0, le=1023)]] | None = None
     """GPU indices as nvidia-smi lists them; null leaves CUDA_VISIBLE_DEVICES as it is, [] means none (CPU)."""
     port: Port | None = None
-    """Loopback port of the engine; null takes the next free one from 8001."""
+    """Loopback port of the engine, with replicas of the first one; null takes the next free one from 8001."""
     lora: list[Lora] = []
     """LoRA adapters served on top of this model."""
     replicas: Annotated[int, Field(ge=1, le=64)] = 1
     """Engines that serve it side by side, called NAME-1, NAME-2, …; `gpus` are dealt out among them in order."""
     fallback: Name | None = None
-    """Another model of this file that answers while this one cannot take requests."""
+    """Another model of this file that answers while this one cannot take requests; its own fallback is not asked."""
 
 
 class Profile(Section):

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 from vllm_circus.config.load import Loaded
-from vllm_circus.config.models import HeaderAffinity, ModelOptions, Profile
+from vllm_circus.config.models import ModelOptions, Profile
 from vllm_circus.config.places import Place
 from vllm_circus.errors import ConfigError
 from vllm_circus.facts import Disk, Facts
@@ -19,14 +19,17 @@ from vllm_circus.paths import Instance
 from vllm_circus.plan import environment as env
 from vllm_circus.plan.draft import Draft, Layer, Notes, make_drafts
 from vllm_circus.plan.engines import HOST, Served, check_engine, engine_argv, engine_name
+from vllm_circus.plan.fallbacks import check_fallbacks, taken_over
 from vllm_circus.plan.gpus import check_gpus
 from vllm_circus.plan.names import check_names, names_of
 from vllm_circus.plan.options import check_layer, merge
 from vllm_circus.plan.parallelism import spread
 from vllm_circus.plan.ports import assign_ports, internal_bases
 from vllm_circus.plan.public import plan_proxy
+from vllm_circus.plan.replicas import deal_out
 from vllm_circus.plan.sources import Sources
-from vllm_circus.plan.types import PLAN_VERSION, PREFIX, Adapter, Endpoint, ModelPlan, Plan
+from vllm_circus.plan.traffic import affinity_of, check_traffic
+from vllm_circus.plan.types import PLAN_VERSION, Adapter, Endpoint, ModelPlan, Plan
 
 
 def make_plan(loaded: Loaded, instance: Instance, facts: Facts, disk: Disk | None = None) -> Plan:
@@ -39,12 +42,16 @@ def make_plan(loaded: Loaded, instance: Instance, facts: Facts, disk: Disk | Non
     drafts = make_drafts(notes)
     sources = Sources(loaded.folder, disk or Disk())
     check_names(drafts, notes)
+    check_fallbacks(drafts, notes)
     check_gpus(drafts, facts.gpus, notes)
+    check_traffic(drafts, notes)
     _check_layers(loaded, drafts, notes)
-    ports = assign_ports(drafts, facts.busy_ports, notes, facts.kept_ports)
+    engines = deal_out(drafts, notes)
+    ports = assign_ports(engines, facts.busy_ports, notes, facts.kept_ports)
     bases = internal_bases(ports, loaded.config.proxy.port)
-    planner = _Planner(instance, facts, sources, notes, sum(draft.model.enabled for draft in drafts))
-    models = tuple(planner.plan(*of_one) for of_one in zip(drafts, ports, bases, strict=True))
+    enabled = sum(engine.model.enabled for engine in engines)
+    planner = _Planner(instance, facts, sources, notes, enabled, taken_over(drafts))
+    models = tuple(planner.plan(*of_one) for of_one in zip(engines, ports, bases, strict=True))
     proxy = plan_proxy(drafts, sources, notes)
     if loaded.faults or notes.faults:
         raise ConfigError((*loaded.faults, *notes.faults))
@@ -64,13 +71,14 @@ def _check_layers(loaded: Loaded, drafts: tuple[Draft, ...], notes: Notes) -> No
 
 @dataclass(frozen=True)
 class _Planner:
-    """Plans one model after the other."""
+    """Plans one engine after the other."""
 
     instance: Instance
     facts: Facts
     sources: Sources
     notes: Notes
-    engines: int
+    enabled: int
+    others: Mapping[str, tuple[str, ...]]
 
     def plan(self, draft: Draft, port: int, internal_base: int) -> ModelPlan:
         model, at = draft.model, draft.at
@@ -82,9 +90,10 @@ class _Planner:
             endpoint=self._endpoint(draft, port, written),
             adapters=self._adapters(draft),
             options=spread(draft, options, self.notes),
+            others=self.others.get(draft.group, ()),
         )
         argv = engine_argv(draft, served, self.facts, self.sources, self.notes)
-        fixed = written | env.gpu_environment(draft.own.gpus)
+        fixed = written | env.gpu_environment(draft.gpus)
         variable = self._variable(draft, internal_base)
         env_file = self.sources.private_file(model.env_file, at("env_file"), self.notes) if model.env_file else None
         names = names_of(draft)
@@ -102,7 +111,7 @@ class _Planner:
             aliases=tuple(draft.own.aliases),
             adapters=served.adapters,
             check_names=draft.command is None or draft.command.check_names,
-            gpus=None if draft.own.gpus is None else tuple(draft.own.gpus),
+            gpus=draft.gpus,
             profile=model.profile,
             priority=model.priority,
             enabled=model.enabled,
@@ -112,11 +121,11 @@ class _Planner:
             restart=model.restart,
             probe=model.probe,
             digest=_digest(argv, tuple(sorted(fixed.items())), env_file, model.threads, str(served.endpoint)),
-            group=draft.name,
+            group=draft.group,
             fallback=draft.own.fallback,
             max_in_flight=model.max_in_flight,
             queue=model.queue,
-            affinity=_affinity(model.affinity),
+            affinity=affinity_of(model),
             ejection=model.ejection,
             request=model.request,
         )
@@ -141,14 +150,8 @@ class _Planner:
 
     def _variable(self, draft: Draft, internal_base: int) -> dict[str, str]:
         """What may change with the rest of the set, without a reason to restart this engine."""
-        threads = env.thread_environment(draft, self.facts.cores, self.engines)
+        threads = env.thread_environment(draft, self.facts.cores, self.enabled)
         return threads if draft.command is not None else threads | env.vllm_environment(internal_base)
-
-
-def _affinity(wanted: Literal["prefix"] | HeaderAffinity | None) -> str | None:
-    if isinstance(wanted, HeaderAffinity):
-        return wanted.header.lower()
-    return PREFIX if wanted == "prefix" else None
 
 
 def _digest(*parts: object) -> str:

@@ -1,4 +1,7 @@
-"""One model as planning sees it: its own values with the defaults filled in, and where each value was written."""
+"""One model as planning sees it: its own values with the defaults filled in, and where each value was written.
+
+A model of the file is one draft; `replicas.deal_out` makes one for each of its engines.
+"""
 
 from __future__ import annotations
 
@@ -57,6 +60,9 @@ class Draft:
         model: the same with every option that it does not set itself taken from `defaults` (args and env excepted:
             those are merged key by key, see `args_layers`).
         profile: the profile's values, None without one or when it is not known.
+        replica: which of the model's engines this is, from 1; None where it has only one.
+        gpus: those of this engine; None where CUDA_VISIBLE_DEVICES is left alone.
+        port: the one that is written for this engine, if any.
     """
 
     index: int
@@ -65,9 +71,17 @@ class Draft:
     defaults: ModelOptions
     profile: Profile | None
     profile_place: Place
+    replica: int | None
+    gpus: tuple[int, ...] | None
+    port: int | None
 
     @property
     def name(self) -> str:
+        """What the engine is called: as the model, or with its number behind that."""
+        return self.group if self.replica is None else replica_name(self.group, self.replica)
+
+    @property
+    def group(self) -> str:
         """The model's name."""
         return self.own.name
 
@@ -98,6 +112,11 @@ class Draft:
         )
 
 
+def replica_name(group: str, number: int) -> str:
+    """What an engine of a model with replicas is called; `number` is from 1."""
+    return f"{group}-{number}"
+
+
 def make_drafts(notes: Notes) -> tuple[Draft, ...]:
     """Every model of the file with its inheritance settled; unknown profiles are noted."""
     return tuple(_drafts(notes))
@@ -110,7 +129,8 @@ def _drafts(notes: Notes) -> Iterator[Draft]:
         model = inherit(own, config.defaults)
         profile = profiles.get(model.profile) if model.profile is not None else None
         place: Place = ("profiles", model.profile or "")
-        draft = Draft(index, own, model, config.defaults, profile, place)
+        gpus = None if own.gpus is None else tuple(own.gpus)
+        draft = Draft(index, own, model, config.defaults, profile, place, None, gpus, own.port)
         if model.profile is not None and profile is None:
             fix = did_you_mean(model.profile, profiles) or f"profiles are {', '.join(profiles)}"
             notes.fault(draft.at("profile"), f"there is no profile {show_value(model.profile)}", fix)

@@ -22,12 +22,16 @@ _INSTALL = "install vLLM where this program runs, name its `executable`, or try 
 
 @dataclass(frozen=True)
 class Served:
-    """What an engine serves, and where: all that its argument vector is made of."""
+    """What an engine serves, and where: all that its argument vector is made of.
+
+    `others` are names of models that fall back on it.
+    """
 
     model: str
     endpoint: Endpoint
     adapters: tuple[Adapter, ...]
     options: Merged
+    others: tuple[str, ...] = ()
 
 
 def engine_name(draft: Draft) -> str:
@@ -64,8 +68,8 @@ def _address(endpoint: Endpoint) -> list[str]:
 
 
 def _names(draft: Draft, served: Served) -> list[str]:
-    """Aliases are served names too: the engine answers them, and no body has to be rewritten."""
-    result = ["--served-model-name", draft.name, *draft.own.aliases]
+    """Aliases are served names too: the engine answers them, and no body has to be rewritten. Its own come first."""
+    result = ["--served-model-name", draft.group, *draft.own.aliases, *served.others]
     if served.adapters:
         result += ["--enable-lora", "--lora-modules", *map(_lora_module, served.adapters)]
     return result
@@ -88,15 +92,17 @@ def _command_argv(
 ) -> tuple[str, ...]:
     values = {
         "model": served.model,
-        "name": draft.name,
+        "name": draft.group,
         "host": served.endpoint.host,
         "port": str(served.endpoint.port),
-        "gpus": ",".join(map(str, draft.own.gpus or ())),
+        "gpus": ",".join(map(str, draft.gpus or ())),
     }
     filled = [_FILLED.sub(lambda match: values[match[1]], word) for word in engine.command]
     place = draft.at("engine", "command")
-    if draft.own.port is None and not any("{port}" in word for word in engine.command):
-        notes.fault(place, "the command never says {port}", "pass {port} on, or write the port that it uses in `port`")
+    if not any("{port}" in word for word in engine.command) and (draft.port is None or draft.replica is not None):
+        fix = "pass {port} on, or write the port that it uses in `port`"
+        fix = fix if draft.replica is None else "pass {port} on: each replica has a port of its own"
+        notes.fault(place, "the command never says {port}", fix)
     return (sources.program(filled[0], (*place, 0), notes, "install it, or correct the path"), *filled[1:])
 
 

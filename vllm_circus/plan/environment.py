@@ -51,7 +51,7 @@ def dev_mode(environment: dict[str, str]) -> bool:
     return environment.get("VLLM_SERVER_DEV_MODE", "0").strip() not in {"", "0"}
 
 
-def gpu_environment(gpus: list[int] | None) -> dict[str, str]:
+def gpu_environment(gpus: tuple[int, ...] | None) -> dict[str, str]:
     """Pins the GPUs by nvidia-smi's index; an empty list hides all. CUDA's own order would be fastest first."""
     if gpus is None:
         return {}

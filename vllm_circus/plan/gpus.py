@@ -1,6 +1,7 @@
 """GPUs: which exist, and that no two enabled models want the same one.
 
-Rule of this version: one GPU serves one model; a model may have several.
+Rule of this version: one GPU serves one engine; an engine may have several. A model's replicas share out its list, so
+that looking at the models is enough.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ class _Sizes:
 
 def spread(draft: Draft, options: Merged, notes: Notes) -> Merged:
     """The options with the parallel sizes that follow from the model's GPUs; without a GPU list they stay."""
-    gpus = draft.own.gpus
+    gpus = draft.gpus
     if not gpus or draft.command is not None:
         return options
     base = ("models", draft.index)
@@ -56,17 +56,19 @@ def spread(draft: Draft, options: Merged, notes: Notes) -> Merged:
 
 def _keep_own(draft: Draft, options: Merged, own: _Sizes, inherited: _Sizes, notes: Notes) -> Merged:
     """The model's own sizes stand; tensor parallelism fills what they leave where the model does not set it."""
-    count = len(draft.own.gpus or ())
+    count = len(draft.gpus or ())
     place = own.place or draft.at("args")
     result = _without(options, inherited)
     fills = TENSOR not in own.values and count % own.product == 0
     if fills and count > own.product:
         result[TENSOR] = (count // own.product, draft.at("gpus"))
     elif own.product > count or not (fills or TENSOR in own.values):
-        fix = f"list {own.product} GPUs, or remove the sizes: they follow from `gpus`"
-        notes.fault(place, f"{own} needs {own.product} GPUs, `gpus` lists {count}", fix)
+        fix = f"list {own.product * draft.own.replicas} GPUs, or remove the sizes: they follow from `gpus`"
+        has = f"`gpus` lists {count}" if draft.replica is None else f"each replica has {count}"
+        notes.fault(place, f"{own} needs {own.product} GPUs, {has}", fix)
     elif own.product < count:
-        notes.warn(place, f"{own} uses {own.product} of the {count} GPUs")
+        whose = "" if draft.replica is None else " of each replica"
+        notes.warn(place, f"{own} uses {own.product} of the {count} GPUs{whose}")
     if inherited.values:
         _warn(draft, inherited, count, notes)
     return result
@@ -97,4 +99,5 @@ def _warn(draft: Draft, dropped: _Sizes, count: int, notes: Notes) -> None:
     """Sizes of 1 are what nobody misses."""
     if dropped.product > 1:
         gpus = f"{count} GPU" + "s" * (count != 1)
-        notes.warn(draft.at("gpus"), f"{OVERRIDE}: {dropped} is dropped, the model has {gpus}")
+        owner = "the model" if draft.replica is None else "each replica"
+        notes.warn(draft.at("gpus"), f"{OVERRIDE}: {dropped} is dropped, {owner} has {gpus}")

@@ -1,8 +1,8 @@
 """Ports: the engines' own, and where each engine looks for its internal ones.
 
-Rules: ports that the operator wrote stand; the others keep the one that they have in a running set, or else get the
-next free one from 8001, in the file's order. No two models, disabled ones included, and no model and the proxy share
-a port.
+Rules: ports that the operator wrote stand, and replicas have those that follow; the others keep the one that they have
+in a running set, or else get the next free one from 8001, in the file's order. No two engines, disabled ones included,
+and no engine and the proxy share a port.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ INTERNAL_COUNT = 1_030
 def assign_ports(
     drafts: tuple[Draft, ...], busy: frozenset[int], notes: Notes, kept: Mapping[str, int] | None = None
 ) -> tuple[int, ...]:
-    """A port for every model, in their order.
+    """A port for every engine, in their order.
 
-    `busy` are ports that somebody else listens on, `kept` those that models of the running set have, by name.
+    `busy` are ports that somebody else listens on, `kept` those that engines of the running set have, by name.
     """
     taken = _check_written(drafts, busy, notes)
     keeping = _keep(drafts, {*taken, *busy}, kept or {})
@@ -34,7 +34,7 @@ def assign_ports(
     free = (port for port in range(FIRST_PORT, LAST_PORT + 1) if port not in spoken_for)
     ports = []
     for draft in drafts:
-        port = draft.own.port or keeping.get(draft.name) or next(free, None)
+        port = draft.port or keeping.get(draft.name) or next(free, None)
         if port is None:
             notes.fault(draft.at("port"), "no port is free for it", "write a `port`, or run fewer models")
         ports.append(port or LAST_PORT)
@@ -43,7 +43,7 @@ def assign_ports(
 
 def _keep(drafts: tuple[Draft, ...], taken: set[int], kept: Mapping[str, int]) -> dict[str, int]:
     """Which models keep the port that they have: those that have none written, where it is nobody else's."""
-    asking = [draft.name for draft in drafts if draft.own.port is None and draft.name in kept]
+    asking = [draft.name for draft in drafts if draft.port is None and draft.name in kept]
     return {name: kept[name] for name in asking if kept[name] not in taken}
 
 
@@ -54,15 +54,16 @@ def _check_written(drafts: tuple[Draft, ...], busy: frozenset[int], notes: Notes
     if proxy in busy:
         notes.fault(("proxy", "port"), f"port {proxy} is in use by another process", "stop it, or choose another port")
     for draft in drafts:
-        port, place = draft.own.port, draft.at("port")
+        port, place = draft.port, draft.at("port")
         if port is None:
             continue
-        if port in taken:
+        called = f"port {port}" if draft.replica is None else f"port {port} (for {draft.name!r})"
+        if port in taken and taken[port] != place:
             other = f"{show_place(taken[port])} (line {notes.loaded.line(taken[port])})"
             other = "the proxy's own" if port == proxy else f"also that of {other}"
-            notes.fault(place, f"port {port} is {other}", "choose another port, or remove it to get a free one")
+            notes.fault(place, f"{called} is {other}", "choose another port, or remove it to get a free one")
         elif port in busy and draft.model.enabled:
-            notes.fault(place, f"port {port} is in use by another process", "remove it to get a free one")
+            notes.fault(place, f"{called} is in use by another process", "remove it to get a free one")
         taken.setdefault(port, place)
     return taken
 

@@ -7,6 +7,7 @@ import re
 
 from vllm_circus.config.places import show_value
 from vllm_circus.plan.draft import Draft, Notes
+from vllm_circus.plan.listening import socket_path, tls_files
 from vllm_circus.plan.sources import Sources
 from vllm_circus.plan.types import ProxyPlan
 
@@ -17,7 +18,7 @@ _HOST_NAME = re.compile(
 
 
 def plan_proxy(drafts: tuple[Draft, ...], sources: Sources, notes: Notes) -> ProxyPlan:
-    """The proxy's plan; a host that is none, origins that are none and unusable keys are noted."""
+    """The proxy's plan; a host that is none, origins that are none, unusable keys and certificates are noted."""
     proxy = notes.loaded.config.proxy
     keys = proxy.keys
     if keys is not None and keys.file is None and keys.env is None:
@@ -29,6 +30,7 @@ def plan_proxy(drafts: tuple[Draft, ...], sources: Sources, notes: Notes) -> Pro
             "set `keys`, or `host: 127.0.0.1` to serve this machine alone",
         )
     _check_host(proxy.host, notes)
+    certificate, key = tls_files(proxy.tls, sources, notes) if proxy.tls else (None, None)
     return ProxyPlan(
         host=proxy.host,
         port=proxy.port,
@@ -36,14 +38,15 @@ def plan_proxy(drafts: tuple[Draft, ...], sources: Sources, notes: Notes) -> Pro
         cors=_origins(proxy.cors, notes),
         metrics=proxy.metrics,
         request_logging=proxy.request_logging,
-        default_model=proxy.default_model or (drafts[0].name if len(drafts) == 1 else None),
+        default_model=proxy.default_model or (drafts[0].group if len(drafts) == 1 else None),
         drain_timeout=proxy.drain_timeout,
         limits=proxy.limits,
         keys_file=sources.keys_file(keys.file, ("proxy", "keys", "file"), notes) if keys and keys.file else None,
         keys_env=keys.env if keys else None,
-        tls_certificate=str(sources.locate(proxy.tls.certificate)) if proxy.tls else None,
-        tls_key=sources.private_file(proxy.tls.key, ("proxy", "tls", "key"), notes) if proxy.tls else None,
-        unix_socket=str(sources.locate(proxy.unix_socket)) if proxy.unix_socket else None,
+        tls_certificate=certificate,
+        tls_key=key,
+        unix_socket=socket_path(proxy.unix_socket, sources, notes) if proxy.unix_socket else None,
+        exact_usage=proxy.exact_usage,
     )
 
 

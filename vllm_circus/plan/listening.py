@@ -1,0 +1,81 @@
+"""Where the proxy listens beside its port's plain HTTP: TLS with its two files, and a unix socket.
+
+Rules: what a worker would fail on at its start is found here; no content of a private key is ever told.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from vllm_circus.config.models import Tls
+from vllm_circus.config.places import Place
+from vllm_circus.plan.draft import Notes
+from vllm_circus.plan.sources import Sources
+
+#: Bytes of a unix socket's path, without the NUL behind it: unix(7).
+MOST_BYTES = 107
+
+_RELATIVE = "relative paths begin at the models file's folder"
+_UNREADABLE = "it has to be a text file that this user may read"
+_TLS: Place = ("proxy", "tls")
+_SOCKET: Place = ("proxy", "unix_socket")
+
+
+def tls_files(tls: Tls, sources: Sources, notes: Notes) -> tuple[str, str]:
+    """The certificate's and the key's file, absolute; whatever keeps them from being used is noted."""
+    certificate = str(sources.locate(tls.certificate))
+    key = sources.private_file(tls.key, (*_TLS, "key"), notes)
+    if _is_certificate(Path(certificate), sources, notes) and _is_key(Path(key), sources, notes):
+        misfit = sources.disk.misfit(Path(certificate), Path(key))
+        if misfit:
+            fix = "name a certificate (before those that lead to its authority) and the key that it was made for"
+            notes.fault(_TLS, misfit, fix)
+    return certificate, key
+
+
+def _is_certificate(path: Path, sources: Sources, notes: Notes) -> bool:
+    place = (*_TLS, "certificate")
+    if sources.disk.mode(path) is None:
+        notes.fault(place, f"there is no file {path}", _RELATIVE)
+        return False
+    text = sources.disk.text(path)
+    if text is None or "-----BEGIN CERTIFICATE-----" not in text:
+        fix = _UNREADABLE if text is None else "it has to begin a certificate with -----BEGIN CERTIFICATE-----"
+        notes.fault(place, f"{path} {'cannot be read' if text is None else 'holds no certificate in PEM form'}", fix)
+        return False
+    return True
+
+
+def _is_key(path: Path, sources: Sources, notes: Notes) -> bool:
+    """Whether there is a key to try; that the file is there, and private, was looked at before."""
+    place = (*_TLS, "key")
+    if sources.disk.mode(path) is None:
+        return False
+    text = sources.disk.text(path)
+    if text is None:
+        notes.fault(place, f"{path} cannot be read", _UNREADABLE)
+    elif "PRIVATE KEY-----" not in text:
+        notes.fault(place, f"{path} holds no private key in PEM form", "name the file of the certificate's key")
+    elif "ENCRYPTED" in text:
+        fix = f"`openssl pkey -in {path} -out FILE` writes it without one"
+        notes.fault(place, f"{path} needs a passphrase, and nobody is there to type it", fix)
+    else:
+        return True
+    return False
+
+
+def socket_path(value: str, sources: Sources, notes: Notes) -> str:
+    """Where the unix socket goes, absolute; a path that it cannot have is noted."""
+    path = sources.locate(value)
+    size = len(os.fsencode(path))
+    if size > MOST_BYTES:
+        message = f"{size} bytes long with its folder, and a unix socket's path has {MOST_BYTES} at most"
+        notes.fault(_SOCKET, message, "name a shorter one")
+    elif not sources.disk.is_folder(path.parent):
+        notes.fault(_SOCKET, f"there is no folder {path.parent}", f"make it, or name another; {_RELATIVE}")
+    elif sources.disk.is_folder(path):
+        notes.fault(_SOCKET, f"{path} is a folder", "name the socket in it")
+    elif sources.disk.mode(path) is not None:
+        notes.fault(_SOCKET, f"{path} is a file", "name a path where nothing stands yet")
+    return str(path)
