@@ -1,4 +1,4 @@
-"""One set with two real engines for the whole run, beside neighbours that it must leave alone."""
+"""One set with real engines for the whole run, beside neighbours that it must leave alone."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.real_vllm.agree import Pair
 from tests.real_vllm.fleet import (
     LOAD_LIMIT,
     LORA_A,
     MODEL_A,
     MODEL_B,
+    MODEL_POOL,
     Engine,
     Fleet,
     run_command,
@@ -38,6 +40,11 @@ def pytest_configure(config: pytest.Config) -> None:
     """Room for what the tests measure."""
     config.stash[_LINES] = []
     config.stash[_BEGIN] = time.monotonic()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The module whose last tests break and end the set comes last."""
+    items.sort(key=lambda item: item.path.name == "test_real_engines.py")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
@@ -114,17 +121,29 @@ def fleet(
     engine: Engine, home: Path, by_hand: int, free_ports: Callable[[int], int], report: Report
 ) -> Iterator[Fleet]:
     """The set, every model of it ready."""
-    port = free_ports(4)
+    port = free_ports(5)
     write_config(home / "models.yaml", engine, port, by_hand)
     begin = time.monotonic()
     up = run_command(home, "up", "-d", "--wait", str(home / "models.yaml"), limit=LOAD_LIMIT)
     fleet = Fleet(home, port, time.monotonic() - begin)
     try:
         assert up.returncode == 0, f"{up.stderr}\n{fleet.command('logs', '-n', '50').stdout}"
-        report(f"two engines of ours and one started by hand ready after {fleet.started_in:.1f} s")
+        report(f"three engines of ours and one started by hand ready after {fleet.started_in:.1f} s")
         yield fleet
     finally:
         fleet.command("down")
+
+
+@pytest.fixture(scope="session")
+def pair(fleet: Fleet) -> Pair:
+    """The two ways to a model that makes text."""
+    return fleet.pair(MODEL_A)
+
+
+@pytest.fixture(scope="session")
+def pooling_pair(fleet: Fleet) -> Pair:
+    """The two ways to a model that makes embeddings."""
+    return fleet.pair(MODEL_POOL)
 
 
 @pytest.fixture(scope="session")

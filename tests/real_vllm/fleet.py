@@ -19,11 +19,21 @@ import psutil
 import yaml
 from openai import OpenAI
 
+from tests.real_vllm.agree import Pair, Side
+
 #: What every engine here gets: it must load fast, and fit beside others on a small machine.
 ENGINE_ARGS = {"enforce-eager": True, "max-model-len": 512, "kv-cache-memory-bytes": "64M"}
-ENGINE_ENV = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
+ENGINE_ENV = {
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    "DO_NOT_TRACK": "1",
+    "TORCH_COMPILE_DISABLE": "1",  # else the first request for logprobs compiles for half a minute
+}
 LOAD_LIMIT = 300.0
 MODEL_A, ALIAS_A, LORA_A, MODEL_B = "tiny-a", "org/Tiny-A", "tiny-a-lora", "tiny-b"
+#: Makes embeddings, from the weights of the other one.
+MODEL_POOL = "tiny-pool"
 #: The engine that somebody else started; the set reaches it through a tap.
 BY_HAND = "by-hand"
 TAP = Path(__file__).with_name("tap.py")
@@ -57,7 +67,7 @@ class Engine:
 
 @dataclass(frozen=True)
 class Fleet:
-    """A running set with two real models.
+    """A running set with real models.
 
     Attributes:
         home: VLLM_CIRCUS_HOME.
@@ -90,12 +100,16 @@ class Fleet:
         secrets = self.home / f"run/default/secrets/{name}.json"
         return str(json.loads(secrets.read_text())["VLLM_API_KEY"])
 
-    def tapped(self, request_id: str) -> bytes:
-        """What the engine behind the tap sent from the answer with this id on, head and all."""
-        for path in (self.home / "tap").iterdir():
-            if (place := (sent := path.read_bytes()).find(request_id.encode())) >= 0:
-                return sent[sent.rindex(b"HTTP/1.1 200 OK", 0, place) :]
-        raise AssertionError(f"the engine sent nothing with {request_id}")
+    def pair(self, name: str) -> Pair:
+        """The ways to a model of the set: through the proxy, and past it."""
+        url = "http://127.0.0.1:{}"
+        direct = Side(url.format(self.model(name)["port"]), self.engine_key(name))
+        return Pair(name, Side(url.format(self.port), "unused"), direct)
+
+    def tapped(self, request_id: str) -> tuple[bytes, bytes]:
+        """What went through the tap with this id: all of the request, all of the answer."""
+        folder = self.home / "tap"
+        return (folder / f"{request_id}.request").read_bytes(), (folder / f"{request_id}.answer").read_bytes()
 
 
 def run_command(home: Path, *words: str, limit: float) -> subprocess.CompletedProcess[str]:
@@ -110,7 +124,7 @@ def environ(home: Path) -> dict[str, str]:
 
 
 def write_config(path: Path, engine: Engine, port: int, by_hand: int) -> None:
-    """Two models, one with an alias and an adapter, and the tap to a third engine; ports from `port` to `port + 3`."""
+    """Three models, one of embeddings, and the tap to another engine; ports from `port` to `port + 4`."""
     tap = [sys.executable, str(TAP), "{port}", str(by_hand), str(path.parent / "tap")]
     config = {
         "proxy": {"host": "127.0.0.1", "port": port},
@@ -126,9 +140,17 @@ def write_config(path: Path, engine: Engine, port: int, by_hand: int) -> None:
                 "port": port + 1,
                 "aliases": [ALIAS_A],
                 "lora": [{"name": LORA_A, "path": engine.model(LORA_A)}],
+                "args": {"enable-auto-tool-choice": True, "tool-call-parser": "hermes"},
+                "env": {"VLLM_ENABLE_RESPONSES_API_STORE": "1"},
             },
             {"name": MODEL_B, "model": engine.model(MODEL_B), "port": port + 2},
             {"name": BY_HAND, "model": "tapped", "port": port + 3, "engine": {"command": tap}},
+            {
+                "name": MODEL_POOL,
+                "model": engine.model(MODEL_B),
+                "port": port + 4,
+                "args": {"runner": "pooling", "convert": "embed"},
+            },
         ],
     }
     path.write_text(yaml.safe_dump(config))
