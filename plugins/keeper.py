@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
@@ -117,6 +118,8 @@ class Keeper:
         if unknown:
             return ReplyMessage((), f"no such model: {', '.join(map(logline.clean, unknown))}")
         names = command.models or tuple(self._models)
+        if command.verb == "restart" and (group := self._of_two(names)):
+            return ReplyMessage((), f"replicas of {group} are restarted one at a time: wait for each to be ready")
         accepted = tuple(name for name in names if self._wish(name, command.verb))
         log.info("operator: %s %s: %s", command.verb, " ".join(names), f"{len(accepted)} to change")
         self.admit()
@@ -131,6 +134,11 @@ class Keeper:
     def memory(self, owner: str) -> Memory:
         """What is to be written down."""
         return Memory(owner, self.sequence, dict(self.lives), dict(self.loads))
+
+    def _of_two(self, names: Iterable[str]) -> str:
+        """A model of which more than one replica is among the names; empty where there is none."""
+        groups = Counter(self._models[name].group for name in dict.fromkeys(names))
+        return next((group for group, number in groups.items() if number > 1), "")
 
     def _wish(self, name: str, verb: str) -> bool:
         before = self.lives[name]

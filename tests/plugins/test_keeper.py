@@ -4,7 +4,7 @@ import pytest
 
 from plugins.keeper import Keeper, Room
 from tests.lifecycle.conftest import model_plan
-from vllm_circus.bus.messages import CommandMessage, ModelState
+from vllm_circus.bus.messages import CommandMessage, ModelState, ReplyMessage
 from vllm_circus.lifecycle import events as e
 from vllm_circus.lifecycle.memory import Memory, dump_memory, load_memory
 from vllm_circus.lifecycle.states import State
@@ -147,6 +147,16 @@ def test_what_an_operator_wishes_is_accepted_where_it_changes_something(instance
     reply = keeper.command(CommandMessage("stop", ("b", "nope\x1b[31m")))
     assert reply.accepted == ()
     assert reply.error == "no such model: nope"
+
+
+def test_of_a_models_replicas_one_at_a_time_is_restarted(instance: Instance) -> None:
+    replicas = [model_plan(f"a-{number}", group="a", gpus=(number,)) for number in (1, 2)]
+    keeper, _ = make_keeper(instance, Clock(), *replicas, model_plan("b", gpus=(3,)))
+    for names in (("a-1", "a-2"), ("b", "a-2", "a-1"), ()):
+        reply = keeper.command(CommandMessage("restart", names))
+        assert reply == ReplyMessage((), "replicas of a are restarted one at a time: wait for each to be ready")
+    assert keeper.command(CommandMessage("restart", ("a-2", "b", "a-2"))).accepted == ("a-2", "b", "a-2")
+    assert keeper.command(CommandMessage("start", ("a-1", "a-2"))).accepted == ("a-1",)
 
 
 def test_news_of_models_that_are_not_ours_are_nobodys(instance: Instance) -> None:

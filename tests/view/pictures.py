@@ -36,10 +36,10 @@ OUTLINE = Outline(
     port=8000,
     workers=2,
     models=(
-        OutlineModel("qwen", "Qwen/Qwen3-8B", ("qwen", "chat"), (0, 1), 8001, True, "model-qwen"),
-        OutlineModel("coder", "/models/coder", ("coder",), (2,), 8002, True, "model-coder"),
-        OutlineModel("embed", "/models/embed", ("embed",), (), 8003, True, "model-embed"),
-        OutlineModel("old", "/models/old", ("old",), None, 8004, False, "model-old"),
+        OutlineModel("qwen", "Qwen/Qwen3-8B", ("qwen", "chat"), (0, 1), 8001, True, "model-qwen", "qwen"),
+        OutlineModel("coder", "/models/coder", ("coder",), (2,), 8002, True, "model-coder", "coder"),
+        OutlineModel("embed", "/models/embed", ("embed",), (), 8003, True, "model-embed", "embed"),
+        OutlineModel("old", "/models/old", ("old",), None, 8004, False, "model-old", "old"),
     ),
 )
 MODELS = ModelsMessage(

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
 from vllm_circus.view.outline import Outline, read_outline
 
-PLAN = {
+PLAN: dict[str, Any] = {
     "instance": {"name": "default"},
     "source": "/m.yaml",
-    "proxy": {"host": "::", "port": 8000, "workers": 1},
+    "proxy": {"host": "::", "port": 8000, "workers": 1, "tls_certificate": None},
     "models": [
         {
             "name": "a",
@@ -22,8 +23,12 @@ PLAN = {
             "endpoint": {"port": 8001},
             "enabled": True,
             "watcher": "model-a",
+            "group": "a",
         }
     ],
+}
+REPLICAS = PLAN | {
+    "models": [PLAN["models"][0] | {"name": f"a-{number}", "watcher": f"model-a-{number}"} for number in (1, 2)]
 }
 
 
@@ -41,6 +46,17 @@ def test_a_plan_is_read() -> None:
 )
 def test_a_name_that_clients_use_is_explained(name: str, words: str) -> None:
     assert read_outline(json.dumps(PLAN).encode()).explain_name(name) == words
+
+
+def test_a_command_may_mean_a_model_or_one_of_its_replicas() -> None:
+    outline = read_outline(json.dumps(REPLICAS).encode())
+    assert outline.targets == ("a", "a-1", "a-2")
+    assert [engine.name for engine in outline.engines("a")] == ["a-1", "a-2"]
+    assert [engine.name for engine in outline.engines("a-2")] == ["a-2"]
+    assert outline.engines("b") == ()
+    assert outline.explain_name("b") == "`b` is an alias of `a`"
+    assert outline.explain_name("a") == ""
+    assert read_outline(json.dumps(PLAN).encode()).targets == ("a",)
 
 
 @pytest.mark.parametrize(
@@ -62,3 +78,8 @@ def test_anything_else_is_refused(data: bytes) -> None:
 )
 def test_the_url_is_one_that_a_client_here_can_use(host: str, url: str) -> None:
     assert Outline("default", "/m.yaml", host, 8000, 1, ()).url == url
+
+
+def test_the_url_tells_of_tls() -> None:
+    secure = PLAN | {"proxy": PLAN["proxy"] | {"tls_certificate": "/a.crt"}}
+    assert read_outline(json.dumps(secure).encode()).url == "https://127.0.0.1:8000/v1"

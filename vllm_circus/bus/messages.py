@@ -180,7 +180,10 @@ Verb = Literal["start", "stop", "restart"]
 
 @dataclass(frozen=True)
 class CommandMessage:
-    """An operator's wish. `models` are names; empty means all."""
+    """An operator's wish. `models` are names of engines (`NAME-1` of a model with replicas); empty means all.
+
+    Of a model with replicas one at a time is restarted: who wants more asks again when that one is ready.
+    """
 
     verb: Verb
     models: tuple[str, ...]

@@ -88,7 +88,7 @@ def plan_lines(plan: Plan, *, verbose: bool, width: int | None) -> Iterator[tupl
             Cell(str(model.endpoint.port)),
             Cell("with the set" if model.enabled else "by hand"),
             Cell(model.profile or "-"),
-            Cell(", ".join(model.names[1:]) or "-"),
+            Cell(", ".join(name for name in model.names if name != model.name) or "-"),
             Cell(model.model),
         )
         for model in plan.models
@@ -99,8 +99,10 @@ def plan_lines(plan: Plan, *, verbose: bool, width: int | None) -> Iterator[tupl
         for model in plan.models:
             yield from ((line, False) for line in _how(model))
     proxy = plan.proxy
+    where = f"{proxy.host}:{proxy.port}{' with TLS' if proxy.tls_certificate else ''}"
+    where += f" and {proxy.unix_socket}" if proxy.unix_socket else ""
     yield (), False
-    yield (Cell(f"proxy on {proxy.host}:{proxy.port}, {proxy.workers} worker(s); {plan.source} is fine"),), False
+    yield (Cell(f"proxy on {where}, {proxy.workers} worker(s); {plan.source} is fine"),), False
 
 
 def _how(model: ModelPlan) -> Iterator[Line]:

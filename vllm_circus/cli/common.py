@@ -57,7 +57,7 @@ def model_argument(*others: str, required: bool) -> Callable[[F], F]:
 
     def complete(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
         outline = read_plan_outline(context.ensure_object(Session).instance)
-        models = [model.name for model in outline.models] if outline else []
+        models = outline.targets if outline else ()
         return [name for name in (*models, *others) if name.startswith(incomplete)]
 
     metavar = "MODEL..." if required else "[MODEL...]"

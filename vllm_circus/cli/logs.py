@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from vllm_circus.paths import Instance
     from vllm_circus.view.logs import Entry, Form, Wanted
+    from vllm_circus.view.outline import Outline
     from vllm_circus.view.tail import Followers, Mark
 
 LAST = 100
@@ -61,7 +62,8 @@ def logs(
 ) -> None:
     """Show log lines, those of several mixed in the order of time.
 
-    MODEL is a model's name, or one of `proxy`, `health`, `stats`, `circusd`; without any it is all of them.
+    MODEL is a model's name, one of its replicas (NAME-1), or one of `proxy`, `health`, `stats`, `circusd`; without any
+    it is all of them.
     """
     from vllm_circus.view.logs import Form, Wanted
     from vllm_circus.view.tail import Followers, mark_end
@@ -106,9 +108,16 @@ def _number(text: str | None, since: str | None) -> int | None:
 
 def _parts(instance: Instance, names: tuple[str, ...]) -> dict[str, Path]:
     """The log of each part that is meant. Raises UnknownModel."""
-    known, outline = known_parts(instance), read_plan_outline(instance)
-    wanted = tuple(dict.fromkeys(known_model(name, known, outline) for name in names)) or known
-    return {part: instance.log(part) for part in wanted}
+    parts, outline = known_parts(instance), read_plan_outline(instance)
+    known = tuple(dict.fromkeys((*(outline.targets if outline else ()), *parts)))
+    wanted = [part for name in names for part in _meant(known_model(name, known, outline), outline)]
+    return {part: instance.log(part) for part in wanted or parts}
+
+
+def _meant(name: str, outline: Outline | None) -> tuple[str, ...]:
+    """The parts that a name stands for: a model's replicas, or itself."""
+    engines = outline.engines(name) if outline else ()
+    return tuple(engine.name for engine in engines) or (name,)
 
 
 def known_parts(instance: Instance) -> tuple[str, ...]:

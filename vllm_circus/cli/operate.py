@@ -1,7 +1,13 @@
-"""`vllm-circus start`, `stop` and `restart`: wishes for single models, carried out by the health plugin."""
+"""`vllm-circus start`, `stop` and `restart`: wishes for single models, carried out by the health plugin.
+
+A model with replicas is meant with all of them, `NAME-1` with that one alone.
+"""
 
 from __future__ import annotations
 
+import time
+from dataclasses import dataclass
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 import click
@@ -19,8 +25,12 @@ from vllm_circus.cli.common import (
 from vllm_circus.errors import CircusError
 
 if TYPE_CHECKING:
-    from vllm_circus.bus.messages import Verb
+    from collections.abc import Iterable
+
+    from vllm_circus.bus.messages import ModelState, Verb
+    from vllm_circus.cli.waiting import States
     from vllm_circus.paths import Instance
+    from vllm_circus.view.outline import Outline, OutlineModel
 
 #: Stands for every model of the set; no model can be called so.
 ALL = "all"
@@ -59,37 +69,99 @@ def stop(session: Session, names: tuple[str, ...], no_wait: bool, timeout: float
 @instance_option
 @click.pass_obj
 def restart(session: Session, names: tuple[str, ...], no_wait: bool, timeout: float | None) -> None:
-    """Stop models as `stop` does and start them again; `all` stands for every one. Returns when they are ready."""
+    """Stop models as `stop` does and start them again; `all` stands for every one. Returns when they are ready.
+
+    The replicas of a model take turns, so that one always serves: the next one when the former is ready again.
+    """
     operate(session.instance, "restart", names, wait=not no_wait, timeout=timeout)
 
 
 def operate(instance: Instance, verb: Verb, names: tuple[str, ...], *, wait: bool, timeout: float | None) -> None:
-    """Send the wish, and wait until it has come true.
+    """Send the wish, and wait until it has come true. Replicas of a model are restarted one after the other.
 
     Raises:
         UnknownModel: a name that is not configured.
         NotRunning: the set does not run, or a model did not get there.
         CircusError: the health plugin refused.
+        click.UsageError: replicas to be restarted, and nobody to wait for each.
     """
     need_running(instance)
     if verb != "stop":
         say_changed(instance)
-    outline = need_outline(instance)
-    known = [model.name for model in outline.models]
-    wanted = tuple(known) if ALL in names else tuple(dict.fromkeys(known_model(name, known, outline) for name in names))
-    from vllm_circus.bus.command import send_command
-    from vllm_circus.bus.messages import CommandMessage
-    from vllm_circus.cli.waiting import Verdict, check_failed, current_states, judge_of, wait_for
+    wanted = _meant(names, need_outline(instance))
+    from vllm_circus.cli.waiting import check_failed, current_states
 
     before = current_states(instance, ANSWER_WITHIN)  # which also waits for a health plugin that is just starting
-    reply = send_command(instance.commands, CommandMessage(verb, wanted), ANSWER_WITHIN)
+    turns = one_after_another(wanted, before) if verb == "restart" else [tuple(wanted)]
+    if len(turns) > 1 and not wait:
+        raise click.UsageError(
+            "replicas are restarted one after the other, which takes waiting: leave out --no-wait, or name one of them"
+        )
+    failed = _take_turns(turns, _Order(instance, verb, wait, None if timeout is None else time.monotonic() + timeout))
+    check_failed(instance, failed, "stopped" if verb == "stop" else "ready")
+
+
+def _meant(names: tuple[str, ...], outline: Outline) -> list[OutlineModel]:
+    """The engines that the names stand for, each once. Raises UnknownModel."""
+    if ALL in names:
+        return list(outline.models)
+    known = outline.targets
+    return list(dict.fromkeys(each for name in names for each in outline.engines(known_model(name, known, outline))))
+
+
+def one_after_another(engines: Iterable[OutlineModel], states: States) -> list[tuple[OutlineModel, ...]]:
+    """The turns in which to restart them: no two replicas of a model in one, those that serve nobody now first."""
+    groups: dict[str, list[OutlineModel]] = {}
+    for engine in engines:
+        groups.setdefault(engine.group, []).append(engine)
+    for replicas in groups.values():
+        replicas.sort(key=lambda replica: replica.name in states and states[replica.name].state.routable)
+    return [tuple(engine for engine in turn if engine) for turn in zip_longest(*groups.values())]
+
+
+@dataclass(frozen=True)
+class _Order:
+    """A wish: `deadline` is when waiting ends, on the steady clock."""
+
+    instance: Instance
+    verb: Verb
+    wait: bool
+    deadline: float | None
+
+
+def _take_turns(turns: list[tuple[OutlineModel, ...]], order: _Order) -> dict[str, ModelState]:
+    """Carry out turn after turn; a model one of whose replicas did not come up is left alone from there on."""
+    failed: dict[str, ModelState] = {}
+    left = [engine.name for turn in turns for engine in turn]
+    lost: set[str] = set()
+    try:
+        for turn in turns:
+            names = [engine.name for engine in turn if engine.group not in lost]
+            left = [name for name in left if name not in names]
+            failed |= _ask(names, order) if names else {}
+            lost |= {engine.group for engine in turn if engine.name in failed}
+    finally:
+        if left:
+            say(f"not restarted: {', '.join(left)}")
+    return failed
+
+
+def _ask(names: list[str], order: _Order) -> dict[str, ModelState]:
+    """Send the wish for some engines and wait; returns those that did not get there."""
+    from vllm_circus.bus.command import send_command
+    from vllm_circus.bus.messages import CommandMessage
+    from vllm_circus.cli.waiting import Verdict, current_states, judge_of, wait_for
+
+    before = current_states(order.instance, ANSWER_WITHIN)
+    reply = send_command(order.instance.commands, CommandMessage(order.verb, tuple(names)), ANSWER_WITHIN)
     if reply.error:
         raise CircusError(reply.error)
-    idle = {name: before[name] for name in wanted if name not in reply.accepted and name in before}
+    idle = {name: before[name] for name in names if name not in reply.accepted and name in before}
     for name, state in idle.items():
         say(f"{name}: nothing to do, it is {state.state}")
-    judge = judge_of(verb)
-    waiting = [name for name in wanted if name not in idle or judge(None, idle[name]) is not Verdict.DONE]
-    if wait and waiting:
-        failed = wait_for(instance, waiting, judge, before=before, timeout=timeout)
-        check_failed(instance, failed, "stopped" if verb == "stop" else "ready")
+    judge = judge_of(order.verb)
+    waiting = [name for name in names if name not in idle or judge(None, idle[name]) is not Verdict.DONE]
+    if not order.wait or not waiting:
+        return {}
+    timeout = None if order.deadline is None else max(0.0, round(order.deadline - time.monotonic(), 1))
+    return wait_for(order.instance, waiting, judge, before=before, timeout=timeout)

@@ -53,6 +53,7 @@ def _model(picture: Picture, model: OutlineModel) -> dict[str, Any]:
     told = picture.state(model.name)
     return {
         "name": model.name,
+        "group": model.group,
         "model": model.model,
         "names": list(model.names),
         "enabled": model.enabled,

@@ -14,10 +14,10 @@ from vllm_circus.paths import DEFAULT_INSTANCE, PROGRAM
 
 @dataclass(frozen=True)
 class OutlineModel:
-    """One model as it is planned.
+    """One engine as it is planned.
 
     `names` is what clients may ask for, `adapters` which of them are LoRA adapters; `gpus` is None where the engine
-    sees whatever circusd sees.
+    sees whatever circusd sees. `group` is the model that it serves: with replicas another name than its own.
     """
 
     name: str
@@ -27,12 +27,13 @@ class OutlineModel:
     port: int
     enabled: bool
     watcher: str
+    group: str
     adapters: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Outline:
-    """The running set as it is planned."""
+    """The running set as it is planned. `tls` is whether the port speaks HTTPS."""
 
     instance: str
     source: str
@@ -40,12 +41,14 @@ class Outline:
     port: int
     workers: int
     models: tuple[OutlineModel, ...]
+    tls: bool = False
 
     @property
     def url(self) -> str:
         """Base URL for a client on this machine."""
         host = "127.0.0.1" if self.host in {"0.0.0.0", "::"} else self.host  # noqa: S104 - compared, not bound
-        return f"http://[{host}]:{self.port}/v1" if ":" in host else f"http://{host}:{self.port}/v1"
+        scheme = "https" if self.tls else "http"
+        return f"{scheme}://[{host}]:{self.port}/v1" if ":" in host else f"{scheme}://{host}:{self.port}/v1"
 
     def command(self, words: str) -> str:
         """A command as the operator would type it for this instance."""
@@ -55,11 +58,21 @@ class Outline:
         """The model of that name (not alias), or None."""
         return next((model for model in self.models if model.name == name), None)
 
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Every name that a command takes: models, and behind those with replicas each of these."""
+        return tuple(dict.fromkeys(name for model in self.models for name in (model.group, model.name)))
+
+    def engines(self, target: str) -> tuple[OutlineModel, ...]:
+        """What a target stands for: one engine, or all replicas of a model; none where it is no target."""
+        alone = self.model(target)
+        return (alone,) if alone else tuple(model for model in self.models if model.group == target)
+
     def explain_name(self, name: str) -> str:
         """What a name is that is no model's own; empty where nothing goes by it."""
         for model in self.models:
-            if name in model.names and name != model.name:
-                return f"`{name}` is {'an adapter' if name in model.adapters else 'an alias'} of `{model.name}`"
+            if name in model.names and name != model.group:
+                return f"`{name}` is {'an adapter' if name in model.adapters else 'an alias'} of `{model.group}`"
         return ""
 
 
@@ -70,7 +83,7 @@ def command_for(instance: str, words: str) -> str:
 
 
 def read_outline(data: bytes) -> Outline:
-    """The outline of a `plan.json`. Raises ValueError where it is not one."""
+    """The outline of a `plan.json`, also of one that an earlier release wrote. Raises ValueError where it is none."""
     try:
         plan = json.loads(data)
         return Outline(
@@ -79,6 +92,7 @@ def read_outline(data: bytes) -> Outline:
             host=plan["proxy"]["host"],
             port=plan["proxy"]["port"],
             workers=plan["proxy"]["workers"],
+            tls=plan["proxy"].get("tls_certificate") is not None,
             models=tuple(
                 OutlineModel(
                     name=model["name"],
@@ -88,6 +102,7 @@ def read_outline(data: bytes) -> Outline:
                     port=model["endpoint"]["port"],
                     enabled=model["enabled"],
                     watcher=model["watcher"],
+                    group=model.get("group", model["name"]),
                     adapters=tuple(adapter["name"] for adapter in model["adapters"]),
                 )
                 for model in plan["models"]
