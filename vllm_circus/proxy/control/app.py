@@ -129,7 +129,7 @@ class HealthPage(Page):
     """Whether this worker serves: it does, if it answers; the models' states are told, and never change the status."""
 
     def get(self) -> None:
-        """`ok`, or `degraded` while an enabled model is not ready."""
+        """`ok`, or `degraded` while an enabled model, or one of its replicas, is not ready."""
         self.send(self.outlook.health())
 
 

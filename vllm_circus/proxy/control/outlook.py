@@ -1,13 +1,15 @@
 """What the control pages know: the plan, the last messages of the plugins, and this worker. Pure.
 
 Rules: everything is told from the last snapshots, so every worker says the same, a dead backend breaks no page, and
-a dead plugin leaves what was known last. A model of which nothing was heard is `unknown`.
+a dead plugin leaves what was known last. A model of which nothing was heard is `unknown`. Clients see models, in the
+state of the replica that is nearest to serving; operators see every replica.
 """
 
 from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from vllm_circus.bus.messages import CountsMessage, ModelCounts, ModelsMessage, ModelState
@@ -18,6 +20,11 @@ if TYPE_CHECKING:
     from vllm_circus.proxy.relay import Relay
 
 UNKNOWN = "unknown"
+#: The states of a model's replicas, those first in which it serves or soon will; what is not known comes last.
+_NEAREST = (
+    *(State.READY, State.LOADING, State.QUEUED, State.UNHEALTHY, State.BACKOFF),
+    *(State.SLEEPING, State.DRAINING, State.STOPPING, State.STOPPED, State.FAILED),
+)
 OWNER = "vllm-circus"
 
 
@@ -28,6 +35,9 @@ class Outlook:
         self.plan = plan
         self.counts: CountsMessage | None = None
         self._relay = relay
+        self._groups: dict[str, list[ModelPlan]] = {}
+        for model in plan.models:
+            self._groups.setdefault(model.group, []).append(model)
 
     @property
     def models(self) -> ModelsMessage | None:
@@ -46,21 +56,27 @@ class Outlook:
 
     def model_list(self) -> list[dict[str, Any]]:
         """Every name that a client may use, in OpenAI's form, with the state and, for adapters, the parent."""
-        return [entry for model in self.plan.models for entry in self._entries(model)]
+        return [entry for replicas in self._groups.values() for entry in self._entries(replicas)]
 
     def health(self) -> dict[str, Any]:
-        """Whether every enabled model is ready."""
-        states = {model.name: self._state_name(model) for model in self.plan.models}
-        enabled = [states[model.name] for model in self.plan.models if model.enabled]
+        """Whether every enabled engine is ready; the states of the models, and of those that are replicas."""
+        enabled = [self._state_name(model) for model in self.plan.models if model.enabled]
         fine = all(state in {State.READY, UNKNOWN} for state in enabled)
-        return {"status": "ok" if fine else "degraded", "models": states}
+        best = {group: self._nearest(replicas) for group, replicas in self._groups.items()}
+        return {
+            "status": "ok" if fine else "degraded",
+            "models": {group: state.state.value if state else UNKNOWN for group, state in best.items()},
+            "replicas": {
+                model.name: self._state_name(model) for model in self.plan.models if model.name != model.group
+            },
+        }
 
     def registry(self) -> dict[str, Any]:
-        """What is configured, model by model."""
+        """What is configured, engine by engine."""
         return {"models": [self._registered(model) for model in self.plan.models]}
 
     def status(self) -> dict[str, Any]:
-        """Everything: models with their state and counts, workers, GPUs, how old the news is."""
+        """Everything: engines with their state and counts, workers, GPUs, how old the news is."""
         counts, models = self.counts, self.models
         return {
             "instance": self.plan.instance.name,
@@ -78,8 +94,13 @@ class Outlook:
         state = self.state_of(model.name)
         return state.state.value if state else UNKNOWN
 
-    def _entries(self, model: ModelPlan) -> list[dict[str, Any]]:
-        state = self.state_of(model.name)
+    def _nearest(self, replicas: Iterable[ModelPlan]) -> ModelState | None:
+        """The state of the replica that serves or is nearest to it; None where nothing was heard of any."""
+        states = [state for model in replicas if (state := self.state_of(model.name))]
+        return min(states, key=lambda state: _NEAREST.index(state.state), default=None)
+
+    def _entries(self, replicas: list[ModelPlan]) -> list[dict[str, Any]]:
+        model, state = replicas[0], self._nearest(replicas)
         shared = {
             "object": "model",
             "created": int(state.started_at or 0) if state else 0,
@@ -88,13 +109,15 @@ class Outlook:
         }
         adapters = {adapter.name for adapter in model.adapters}
         return [
-            {"id": name, "parent": model.name if name in adapters else None, "root": model.name} | shared
+            {"id": name, "parent": model.group if name in adapters else None, "root": model.group} | shared
             for name in model.names
         ]
 
     def _registered(self, model: ModelPlan) -> dict[str, Any]:
         return {
             "name": model.name,
+            "group": model.group,
+            "fallback": model.fallback,
             "model": model.model,
             "aliases": list(model.aliases),
             "adapters": [adapter.name for adapter in model.adapters],
