@@ -18,7 +18,7 @@ from vllm_circus.config.models import Limits
 from vllm_circus.errors import CircusError
 from vllm_circus.lifecycle.events import Moment
 from vllm_circus.paths import Instance
-from vllm_circus.plan.types import ModelPlan, Plan, ProxyPlan
+from vllm_circus.plan.types import PLAN_VERSION, ModelPlan, Plan, ProxyPlan
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def instance(short_dir: Path) -> Instance:
 
 def make_plan(instance: Instance, *models: ModelPlan) -> Plan:
     proxy = ProxyPlan("127.0.0.1", 8000, 1, (), True, False, None, 30.0, Limits(), None, None)
-    return Plan(1, instance, "models.yaml", proxy, models or (model_plan("a"), model_plan("b", gpus=(1,))))
+    return Plan(PLAN_VERSION, instance, "models.yaml", proxy, models or (model_plan("a"), model_plan("b", gpus=(1,))))
 
 
 @dataclass

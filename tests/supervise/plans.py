@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.supervise.engines import SLEEPER
 from vllm_circus.config.models import Ejection, Limits, Probe, Queue, RequestRules, Restart
 from vllm_circus.paths import Instance, find_instance
-from vllm_circus.plan.types import Endpoint, ModelPlan, Plan, ProxyPlan, dump_plan
+from vllm_circus.plan.types import PLAN_VERSION, Endpoint, ModelPlan, Plan, ProxyPlan, dump_plan
 from vllm_circus.render import File
 from vllm_circus.render.ini import Section, circus_section, ini_text, model_sections
 
@@ -67,7 +67,7 @@ def make_plan(instance: Instance, *models: ModelPlan, port: int = 8000, host: st
         keys_file=None,
         keys_env=None,
     )
-    return Plan(version=1, instance=instance, source="models.yaml", proxy=proxy, models=models)
+    return Plan(version=PLAN_VERSION, instance=instance, source="models.yaml", proxy=proxy, models=models)
 
 
 def bare_sections(plan: Plan, *, autostart: bool) -> Iterable[Section]:

@@ -108,7 +108,7 @@ class Proxy(Section):
     tls: Tls | None = None
     """HTTPS instead of HTTP on the port."""
     unix_socket: FullLine | None = None
-    """Path of a unix socket to listen on as well, without TLS; whoever may write to its folder's file may connect."""
+    """Path of a unix socket to listen on as well, without TLS; whoever may write to that file may connect."""
     cors: bool | list[FullLine] = True
     """CORS for browsers: true allows every origin (without credentials), false none, a list just those."""
     metrics: bool = True
