@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Callable
 from dataclasses import replace
 from importlib.resources import files
@@ -72,6 +73,27 @@ def test_the_proxy_gets_its_socket_in_args_and_time_to_drain(plan: Plan, short_d
     assert proxy["use_sockets"] is proxy["respawn"] is proxy["autostart"] is True
     assert proxy["numprocesses"] == 3
     assert proxy["graceful_timeout"] == 35.0
+
+
+def test_the_unix_socket_is_circusds_and_for_owner_and_group(plan: Plan, short_dir: Path) -> None:
+    path = short_dir / "public"
+    plan = replace(plan, proxy=replace(plan.proxy, unix_socket=str(path)))
+    config = read_back(plan, short_dir)
+    assert [section["name"] for section in config["sockets"]] == ["proxy", "unix"]
+    (proxy,) = (watcher for watcher in config["watchers"] if watcher["name"] == "proxy")
+    assert proxy["args"] == "$(circus.sockets.proxy) --unix-fd $(circus.sockets.unix)"
+    assert "socket:unix" in declared_names(ini_text(all_sections(plan)))
+    listener = CircusSocket.load_from_config(config["sockets"][1])
+    listener.bind_and_listen()
+    assert stat.filemode(path.stat().st_mode) == "srw-rw----"
+    listener.close()
+    assert not path.exists()
+
+
+def test_a_path_that_adds_a_section_is_refused(plan: Plan) -> None:
+    evil = replace(plan.proxy, unix_socket="/tmp/x\n[watcher:more]\ncmd = /bin/sh")
+    with pytest.raises(CircusError, match=r"proxy\.unix_socket"):
+        ini_text(all_sections(replace(plan, proxy=evil)))
 
 
 def test_plugins_get_one_option_without_blanks(plan: Plan, short_dir: Path) -> None:

@@ -34,6 +34,9 @@ LOG_MAX_BYTES = 64 << 20
 LOG_BACKUPS = 4
 #: Connections that the kernel keeps while every worker is busy; net.core.somaxconn may cut it.
 BACKLOG = 4096
+#: circus's name for the public unix socket, and who may connect: its owner and its group.
+UNIX_SOCKET = "unix"
+UNIX_SOCKET_MODE = 0o660
 
 _STREAM = "vllm_circus.supervise.stream.LogStream"
 _HOOKS = "vllm_circus.supervise.hooks"
@@ -60,6 +63,8 @@ def all_sections(plan: Plan) -> Iterator[Section]:
     """Every section of `plan`'s circus.ini, in the file's order."""
     yield circus_section(plan.instance)
     yield socket_section(plan.proxy)
+    if plan.proxy.unix_socket is not None:
+        yield unix_socket_section(plan.proxy.unix_socket)
     for model in plan.models:
         yield from model_sections(plan.instance, model, plan.proxy.keys_env)
     yield from proxy_sections(plan.instance, plan.proxy)
@@ -103,6 +108,16 @@ def socket_section(proxy: ProxyPlan) -> Section:
     return Section("socket:proxy", options)
 
 
+def unix_socket_section(path: str) -> Section:
+    """The public unix socket, for its owner and group; circus takes `umask` for a decimal number."""
+    options = (
+        ("path", plain_value("proxy.unix_socket", path)),
+        ("umask", str(0o777 & ~UNIX_SOCKET_MODE)),
+        ("backlog", str(BACKLOG)),
+    )
+    return Section(f"socket:{UNIX_SOCKET}", options)
+
+
 def model_sections(instance: Instance, model: ModelPlan, keys_env: str | None = None) -> Iterator[Section]:
     """A model's watcher and its environment; `keys_env` is the variable of the clients' keys, which no engine gets."""
     before = launcher(
@@ -127,11 +142,12 @@ def model_sections(instance: Instance, model: ModelPlan, keys_env: str | None = 
 
 
 def proxy_sections(instance: Instance, proxy: ProxyPlan) -> Iterator[Section]:
-    """The proxy workers, on the socket that circusd owns. circus fills in the descriptor in `args` alone."""
+    """The proxy workers, on the sockets that circusd owns. circus fills in their descriptors in `args` alone."""
     worker = (sys.executable, "-P", "-m", "vllm_circus.proxy", "--plan", str(instance.plan), "--fd")
+    unix = proxy.unix_socket is not None
     options = (
         ("cmd", join_arguments((*launcher(), *worker))),
-        ("args", "$(circus.sockets.proxy)"),
+        ("args", "$(circus.sockets.proxy)" + (f" --unix-fd $(circus.sockets.{UNIX_SOCKET})" if unix else "")),
         ("use_sockets", "True"),
         ("numprocesses", str(proxy.workers)),
         ("autostart", "True"),

@@ -17,6 +17,7 @@ import logging
 import os
 import resource
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 from vllm_circus.errors import CircusError
 from vllm_circus.files import file_errors, write_atomic
@@ -24,6 +25,7 @@ from vllm_circus.paths import MARK, Instance
 from vllm_circus.plan.types import Plan
 from vllm_circus.render import File, render_files, write_files
 from vllm_circus.render.ini import LOG_BACKUPS, LOG_MAX_BYTES, declared_names
+from vllm_circus.supervise.address import clear_address
 from vllm_circus.supervise.cures import CuredArbiter, load_arbiter
 from vllm_circus.supervise.launch import PARENT
 from vllm_circus.supervise.lock import find_fallen, hold_lock, lock_holder
@@ -61,6 +63,8 @@ def run(plan: Plan, *, background: bool, files: Iterable[File] | None = None) ->
         _end_earlier_set(instance, signals)
         try:
             if not signals.end_asked:
+                if plan.proxy.unix_socket is not None:
+                    clear_address(Path(plan.proxy.unix_socket))
                 rendered = tuple(render_files(plan) if files is None else files)
                 write_files(rendered, instance.run_dir)
                 write_secrets(plan)
