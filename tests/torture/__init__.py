@@ -1,0 +1,1 @@
+"""What the relay survives, with figures: `python -m tests.torture`."""
