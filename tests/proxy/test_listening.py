@@ -91,22 +91,22 @@ def test_the_limit_of_open_files_is_raised_only_where_it_is_too_low() -> None:
 def test_without_descriptors_accepting_rests_and_nobody_is_lost(start: Start, backend: Backend) -> None:
     worker = start(a_model("alpha", backend.port))
     inside = worker.client()
-    inside.send(get(b"/health"))
-    assert read_message(inside).status == 200
+    inside.send(get(b"/nowhere"))  # answered without another descriptor
+    assert read_message(inside).status == 404
     pid, (soft, hard) = worker.process.pid, resource.prlimit(worker.process.pid, resource.RLIMIT_NOFILE)
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (open_files(worker), hard))
     waiting = [worker.client() for _ in range(20)]
     for client in waiting:
-        client.send(get(b"/health"))
+        client.send(get(b"/nowhere"))
     assert until(lambda: b"no connection can be accepted" in worker.log.read_bytes())
     lines, before, began = len(worker.log.read_bytes().splitlines()), cpu_seconds(worker), time.monotonic()
     assert not waiting[0].ended(2.0)  # the time that is measured
     assert cpu_seconds(worker) - before < 0.1 * (time.monotonic() - began)
     assert len(worker.log.read_bytes().splitlines()) - lines <= 10
-    inside.send(get(b"/v1/models"))
-    assert read_message(inside).status == 200
+    inside.send(get(b"/nowhere"))
+    assert read_message(inside).status == 404
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
-    assert [read_message(client).status for client in waiting] == [200] * 20
+    assert [read_message(client).status for client in waiting] == [404] * 20
 
 
 def test_two_workers_share_what_comes_at_once(short_dir: Path, backend: Backend) -> None:
