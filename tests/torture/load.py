@@ -54,7 +54,8 @@ class Stream(asyncio.Protocol):
         if not self._first and b"data: " in data:
             self._first = perf_counter() - self._began
             self.begun.set()
-        if data.endswith(LAST_CHUNK) or (not self._first and _is_whole(b"".join(self._parts))):
+        # a head may end like a last chunk
+        if data.endswith(LAST_CHUNK) if self._first else _is_whole(b"".join(self._parts)):
             self.transport.close()
             self._end()
 
