@@ -1,8 +1,8 @@
 """The mock engine: `python -m tests.bench.backend --port N` prints the port that it listens on, and answers.
 
 Rules: it is made to cost little, not to be a server: it trusts its clients, sends bytes that were made beforehand and
-throws request bodies away. Streams of the same pace step together, as those of a real engine do: one batch, one token
-for each.
+throws large request bodies away. Streams of the same pace step together, as those of a real engine do: one batch, one
+token for each.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ from typing import cast
 
 import uvloop
 
-from tests.bench.wire import ANSWER, CHUNK, STREAM_END, STREAM_HEAD, StreamOrder, read_order
+from tests.bench.wire import ANSWER, CHUNK, MODELS, STREAM_END, STREAM_HEAD, StreamOrder, read_order
 
+#: Bodies up to this many bytes may hold an order for a stream.
+_SMALL = 8192
 _LENGTH = re.compile(rb"(?i)\r\ncontent-length:[ ]*([0-9]+)\r\n")
 
 
@@ -66,20 +68,22 @@ class Engine(asyncio.Protocol):
         self._write = self._transport.write
 
     def data_received(self, data: bytes) -> None:
-        if self._unread:
+        if self._unread:  # of a large body
             self._unread -= len(data)
-        else:
-            data = self._buffer + data if self._buffer else data
-            end = data.find(b"\r\n\r\n") + 4
-            if end < 4:
-                self._buffer = data
-                return
-            self._buffer = b""
-            self._order = read_order(data[: data.find(b"\r\n")])
-            length = _LENGTH.search(data, 0, end)
-            self._unread = (int(length[1]) if length else 0) - (len(data) - end)
-        if not self._unread:
-            self._answer()
+            if not self._unread:
+                self._write(ANSWER)
+            return
+        data = self._buffer + data if self._buffer else data
+        end = data.find(b"\r\n\r\n") + 4
+        length = _LENGTH.search(data, 0, end) if end > 4 else None
+        missing = end + int(length[1]) - len(data) if length else 0
+        if end < 4 or 0 < missing <= _SMALL:
+            self._buffer = data
+            return
+        self._buffer = b""
+        self._unread = missing
+        if not missing:
+            self._answer(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._order is not None and self._left:
@@ -102,10 +106,10 @@ class Engine(asyncio.Protocol):
             self._write(CHUNK + STREAM_END)
             self._paces[cast("StreamOrder", self._order).pace].streams.discard(self)
 
-    def _answer(self) -> None:
-        order = self._order
+    def _answer(self, request: bytes) -> None:
+        order = self._order = read_order(request) if len(request) < 2 * _SMALL else None
         if order is None:
-            self._write(ANSWER)
+            self._write(MODELS if request.startswith(b"GET ") else ANSWER)
             return
         self._left = order.chunks - 1
         if not self._left:
@@ -121,7 +125,7 @@ async def serve(port: int) -> None:
     """Answer until the process is ended."""
     paces: dict[int, Steps] = {}
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: Engine(paces), "127.0.0.1", port, backlog=1024)
+    server = await loop.create_server(lambda: Engine(paces), "127.0.0.1", port, backlog=4096)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 

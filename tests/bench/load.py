@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from time import perf_counter
 from typing import cast
@@ -17,6 +17,7 @@ from tests.bench.wire import END_EVENTS, StreamOrder, make_request
 
 _LENGTH = re.compile(rb"(?i)\r\ncontent-length:[ ]*([0-9]+)\r\n")
 _END_OF_BODY = b"0\r\n\r\n"
+_AT_A_TIME = 50  # connections being opened: less than any backlog
 
 
 class BenchError(Exception):
@@ -31,17 +32,19 @@ class Tally:
         reads: times that bytes of streams came: fewer than `events` where chunks were merged on their way.
         times: seconds until the answer, or until a stream's first chunk; `timed` is set when there are some.
         begun: clients that have been answered at least once; `all_begun` is set when that is all of them.
+        ended: clients that have had all that they wanted; `all_ended` is set when that is all of them.
         full: set at `most` events.
     """
 
-    def __init__(self, clients: int, most: int) -> None:
+    def __init__(self, clients: int, most: int, failed: asyncio.Future[None] | None = None) -> None:
         self.events = self.reads = 0
-        self.begun = 0
+        self.begun = self.ended = 0
         self.all_begun = asyncio.Event()
+        self.all_ended = asyncio.Event()
         self.timed = asyncio.Event()
         self.times: list[float] = []
         self.full = asyncio.Event()
-        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.failed: asyncio.Future[None] = failed or asyncio.get_running_loop().create_future()
         self._clients = clients
         self._most = most
 
@@ -60,6 +63,17 @@ class Tally:
         self.events += events
         if self.events >= self._most:
             self.full.set()
+
+    async def count_to(self, most: int) -> None:
+        """Wait until there are so many events; the earlier `most` is forgotten."""
+        self._most = most
+        self.full.clear()
+        await self.full.wait()
+
+    def end(self) -> None:
+        self.ended += 1
+        if self.ended == self._clients:
+            self.all_ended.set()
 
     def fail(self, why: str) -> None:
         if not self.failed.done():
@@ -116,17 +130,26 @@ class Client(asyncio.Protocol):
 
 
 class Asker(Client):
-    """Sends the same request again as soon as it is answered."""
+    """Sends a request again as soon as it is answered: one of `requests` after the other, from number `first` on."""
 
-    def __init__(self, tally: Tally, request: bytes) -> None:
+    def __init__(self, tally: Tally, requests: Sequence[bytes], first: int = 0, step: int = 1) -> None:
         super().__init__(tally)
-        self._request = request
+        self._requests = requests
+        self._next = first
+        self._step = step
         self._unread = 0
+        self._in_chunks = False
+        self._tail = b""
 
     def start(self) -> None:
-        self._send(self._request)
+        requests = self._requests
+        self._send(requests[self._next % len(requests)])
+        self._next += self._step
 
     def data_received(self, data: bytes) -> None:
+        if self._in_chunks:
+            self._read_chunks(data)
+            return
         if self._unread:
             self._unread -= len(data)
         else:
@@ -135,7 +158,8 @@ class Asker(Client):
                 return
             length = _LENGTH.search(parts[0])
             if length is None:
-                self._tally.fail(f"no length: {parts[0]!r}")
+                self._in_chunks = True
+                self._read_chunks(parts[1])
                 return
             self._unread = int(length[1]) - len(parts[1])
         if self._unread < 0:
@@ -143,20 +167,45 @@ class Asker(Client):
         elif not self._unread:
             self._answered()
 
+    def _read_chunks(self, data: bytes) -> None:
+        self._tail = (self._tail + data)[-5:]
+        if self._tail == _END_OF_BODY:
+            self._in_chunks, self._tail = False, b""
+            self._answered()
+
     def _answered(self) -> None:
         tally = self._tally
         self._count_answer()
         tally.add(1)
-        self._send(self._request)
+        self.start()
+
+
+class Idler(Client):
+    """A connection that has been used once and is kept."""
+
+    def start(self) -> None:
+        self._send(make_request())
+
+    def data_received(self, data: bytes) -> None:
+        if not self._answers:
+            parts = self._head(data)
+            if parts is not None:
+                self._count_answer()
 
 
 class Listener(Client):
-    """Reads one stream after the other; the first one is shorter, so that many clients do not all begin at once."""
+    """Reads one stream after the other, or only one; the first has `first` chunks, that many do not all begin at once.
 
-    def __init__(self, tally: Tally, order: StreamOrder, first: int) -> None:
+    `exact`: as many events must come as the engine sent. Else as many as it was asked for: some proxies write anew
+    what ends a stream.
+    """
+
+    def __init__(self, tally: Tally, order: StreamOrder, first: int, *, exact: bool, again: bool = True) -> None:
         super().__init__(tally)
         self._order = order
         self._chunks = first
+        self._exact = exact
+        self._again = again
         self._missing = 0
         self._in_body = False
         self._tail = b""
@@ -165,7 +214,7 @@ class Listener(Client):
         self._missing = self._chunks + END_EVENTS
         self._in_body = False
         self._tail = b""
-        self._send(make_request(StreamOrder(self._chunks, self._order.pace).target, stream=True))
+        self._send(make_request(order=StreamOrder(self._chunks, self._order.pace)))
 
     def data_received(self, data: bytes) -> None:
         if not self._in_body:
@@ -188,18 +237,22 @@ class Listener(Client):
             self._ended()
 
     def _ended(self) -> None:
-        if self._missing:
+        if self._missing and (self._exact or self._missing > END_EVENTS):
             self._tally.fail(f"a stream of {self._chunks} chunks ended with {self._missing} missing")
             return
         self._chunks = self._order.chunks
-        self.start()
+        if self._again:
+            self.start()
+        else:
+            self._tally.end()
 
 
 async def connect(port: int, make: Callable[[int], Client], count: int) -> list[Client]:
     """So many clients of a loopback port, connected and not yet asking; `make` is told each one's number."""
     loop = asyncio.get_running_loop()
-    clients = []
-    for number in range(count):
-        _, client = await loop.create_connection(partial(make, number), "127.0.0.1", port)
-        clients.append(client)
+    clients: list[Client] = []
+    for begin in range(0, count, _AT_A_TIME):
+        numbers = range(begin, min(begin + _AT_A_TIME, count))
+        opening = (loop.create_connection(partial(make, number), "127.0.0.1", port) for number in numbers)
+        clients += [client for _, client in await asyncio.gather(*opening)]
     return clients

@@ -2,55 +2,42 @@
 
 A scenario's clients come, all are answered once, a moment passes, and then the window is cut out: what the proxy's
 processes used in it, divided by what the clients saw in it. Whatever happens, a window ends: by its time, by its
-number of events, or by the first wrong answer.
+number of events, or by the first wrong answer. Crowds are measured from their coming to their end instead.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from functools import partial
 from time import perf_counter
 
-from tests.bench.load import Asker, BenchError, Client, Listener, Tally, connect
+from tests.bench.load import Asker, BenchError, Client, Idler, Listener, Tally, connect
 from tests.bench.process import cpu_seconds, resident_bytes
 from tests.bench.targets import Target
-from tests.bench.wire import StreamOrder, make_request
+from tests.bench.wire import StreamOrder, make_request, model_names
 
 #: Events after which a window ends before its time: ten times what one core can do.
 MOST_EVENTS = 2_000_000
-#: Seconds beyond the window's own that a measure may take.
-_PATIENCE = 30.0
-
-
-@dataclass(frozen=True)
-class Scenario:
-    """One kind of load. `order` is set for streams, `size` (bytes of the message) for large requests.
-
-    `key` is what the command line calls it. `weight` stretches the window: streams need longer for as many events.
-    """
-
-    key: str
-    name: str
-    clients: int
-    order: StreamOrder | None = None
-    size: int = 0
-    weight: float = 1.0
-    on_direct: bool = False
-
-    def maker(self, tally: Tally) -> Callable[[int], Client]:
-        """What makes this scenario's clients, the first being number 0."""
-        order = self.order
-        if order is not None:
-            return lambda number: Listener(tally, order, max(1, order.chunks * (number + 1) // self.clients))
-        request = make_request(size=self.size)
-        return lambda number: Asker(tally, request)
+#: Seconds beyond its own that a measure may take.
+_PATIENCE = 45.0
+_BATCH = 200
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One window. CPU in seconds; `times` are of answers, or of streams' first chunks, in seconds."""
+    """One measure of one scenario on one target.
+
+    Attributes:
+        seconds: the length of the window.
+        events: answers, or chunks of streams, that came in it; `reads` is how many reads of a socket that took.
+        proxy_cpu: CPU seconds of the proxy in it; `load_cpu` of load generator and mock engine, the busier of the two
+            where each has a core of its own.
+        times: seconds until the answer, or until a stream's first chunk.
+        resident: bytes of memory of the proxy while its clients were there, `rested` before they came.
+        clients: how many there were.
+    """
 
     seconds: float
     events: int
@@ -59,6 +46,8 @@ class Sample:
     load_cpu: float
     times: tuple[float, ...]
     resident: int
+    rested: int
+    clients: int
 
     @property
     def load_share(self) -> float:
@@ -71,79 +60,181 @@ class Sample:
         return self.proxy_cpu / self.events * 1e6
 
 
-#: A token each 20 ms is what one engine gives to each of many streams; 200 are an answer.
-_PACED = StreamOrder(chunks=200, pace=20)
-_UNPACED = StreamOrder(chunks=1000, pace=0)
-
-SMALL = Scenario("small", "small requests", clients=32)
-ALONE = Scenario("latency", "one client", clients=1, on_direct=True)
-LARGE = Scenario("large-64k", "64 KB requests", clients=16, size=64 << 10)
-STREAMS_64 = Scenario("streams-64", "64 streams", clients=64, order=_PACED, weight=2)
-STREAMS_256 = Scenario("streams-256", "256 streams", clients=256, order=_PACED, weight=2, on_direct=True)
-FLOOD_64 = Scenario("flood", "64 streams, unpaced", clients=64, order=_UNPACED)
-SCENARIOS = (SMALL, ALONE, LARGE, STREAMS_64, STREAMS_256, FLOOD_64)
-
-
 @dataclass(frozen=True)
 class Effort:
-    """How long it all takes: rounds, seconds of a window of weight 1, and seconds before it."""
+    """How long it all takes: rounds, seconds of a window of weight 1, and seconds before it.
+
+    `crowd`: the streams and the idle connections of a crowd are divided by it.
+    """
 
     rounds: int
     seconds: float
     warm: float
+    crowd: int = 1
 
 
 FULL = Effort(rounds=5, seconds=0.7, warm=0.25)
-QUICK = Effort(rounds=1, seconds=0.15, warm=0.05)
+QUICK = Effort(rounds=1, seconds=0.15, warm=0.05, crowd=20)
 
 
-async def measure(scenario: Scenario, target: Target, engine: int, effort: Effort) -> Sample:
-    """One window of a scenario on a target. Raises BenchError on the first wrong answer, or when nothing moves."""
+@dataclass(frozen=True)
+class Scenario:
+    """One kind of load. `order` is set for streams, `size` (bytes of the message) for large requests.
+
+    Attributes:
+        key: what the command line calls it.
+        weight: stretches the window: streams need longer for as many events.
+        on_direct: measured without a proxy too, for what a proxy adds.
+        heavy: too much for a proxy that is a hundred times slower than others.
+        idle: connections that are there and say nothing.
+    """
+
+    key: str
+    name: str
+    clients: int
+    order: StreamOrder | None = None
+    size: int = 0
+    weight: float = 1.0
+    on_direct: bool = False
+    heavy: bool = True
+    idle: int = 0
+    is_crowd: bool = False
+
+    def maker(self, tally: Tally, target: Target) -> Callable[[int], Client]:
+        """What makes this scenario's clients, the first being number 0."""
+        order, exact = self.order, target.exact
+        if order is not None and self.is_crowd:
+            return lambda number: Listener(tally, order, order.chunks, exact=exact, again=False)
+        if order is not None:
+            share = order.chunks / self.clients
+            return lambda number: Listener(tally, order, max(1, int(share * (number + 1))), exact=exact)
+        requests = [make_request(size=self.size, model=name) for name in model_names(target.models)]
+        return lambda number: Asker(tally, requests, number, self.clients)
+
+
+@dataclass
+class _Run:
+    """One measure while it is made."""
+
+    scenario: Scenario
+    target: Target
+    effort: Effort
+    tally: Tally
+    clients: list[Client] = field(default_factory=list)
+
+    async def come(self, make: Callable[[int], Client], count: int) -> None:
+        """Clients connect and ask for the first time."""
+        came = await connect(self.target.port, make, count)
+        self.clients += came
+        for client in came:
+            client.start()
+
+    def make_clients(self) -> Callable[[int], Client]:
+        return self.scenario.maker(self.tally, self.target)
+
+
+class _Meter:
+    """Everything that is counted, from now on."""
+
+    def __init__(self, run: _Run) -> None:
+        self._tally, self._pids, self._load = run.tally, run.target.pids, run.target.load
+        self.rested = resident_bytes(self._pids)
+        self._events, self._reads = run.tally.events, run.tally.reads
+        self._proxy_cpu = cpu_seconds(self._pids)
+        self._load_cpu = [cpu_seconds(pids) for pids in self._load]
+        self._began = perf_counter()
+
+    def read(self, *, clients: int, rested: int | None = None, resident: int | None = None) -> Sample:
+        seconds = perf_counter() - self._began
+        used = [cpu_seconds(pids) - before for pids, before in zip(self._load, self._load_cpu, strict=True)]
+        return Sample(
+            seconds=seconds,
+            events=self._tally.events - self._events,
+            reads=self._tally.reads - self._reads,
+            proxy_cpu=cpu_seconds(self._pids) - self._proxy_cpu,
+            load_cpu=max(used),
+            times=tuple(self._tally.times),
+            resident=resident_bytes(self._pids) if resident is None else resident,
+            rested=self.rested if rested is None else rested,
+            clients=clients,
+        )
+
+
+async def measure(scenario: Scenario, target: Target, effort: Effort) -> Sample:
+    """One measure of a scenario on a target. Raises BenchError on the first wrong answer, or when nothing moves."""
     tally = Tally(scenario.clients, MOST_EVENTS)
-    clients: list[Client] = []
-    window = asyncio.create_task(_window(scenario, target, engine, effort, tally, clients))
+    run = _Run(scenario, target, effort, tally)
+    seconds = effort.seconds * scenario.weight + effort.warm + _PATIENCE
+    work = asyncio.create_task(_way(scenario)(run))
     try:
-        async with asyncio.timeout(effort.seconds * scenario.weight + effort.warm + _PATIENCE):
-            await asyncio.wait((window, tally.failed), return_when=asyncio.FIRST_COMPLETED)
+        async with asyncio.timeout(seconds):
+            await asyncio.wait((work, tally.failed), return_when=asyncio.FIRST_COMPLETED)
         if tally.failed.done():
             tally.failed.result()
-        return window.result()
-    except BenchError as error:
+        return work.result()
+    except (BenchError, OSError) as error:
         raise BenchError(f"{target.name}, {scenario.name}: {error}") from None
     except TimeoutError:
-        raise BenchError(f"{target.name}, {scenario.name}: only {tally.begun} clients were answered") from None
+        counted = f"{tally.begun} clients were answered, {tally.ended} had all that they wanted"
+        raise BenchError(f"{target.name}, {scenario.name}: after {seconds:.0f} s only {counted}") from None
     finally:
-        window.cancel()
+        work.cancel()
         tally.failed.cancel()
-        for client in clients:
+        for client in run.clients:
             client.close()
         await asyncio.sleep(0.05)  # let everybody see that the clients are gone
 
 
-async def _window(
-    scenario: Scenario, target: Target, engine: int, effort: Effort, tally: Tally, clients: list[Client]
-) -> Sample:
-    clients += await connect(target.port, scenario.maker(tally), scenario.clients)
-    for client in clients:
-        client.start()
-    await tally.all_begun.wait()
-    await asyncio.sleep(effort.warm)
-    load = (os.getpid(), engine)
+def _way(scenario: Scenario) -> Callable[[_Run], Coroutine[None, None, Sample]]:
+    if scenario.idle:
+        return _idle
+    return _crowd if scenario.is_crowd else _window
+
+
+async def _window(run: _Run) -> Sample:
+    """The usual one: clients that ask for ever, and a window of it."""
+    rested = resident_bytes(run.target.pids)
+    await run.come(run.make_clients(), run.scenario.clients)
+    await run.tally.all_begun.wait()
+    await asyncio.sleep(run.effort.warm)
+    return await _cut(run, rested=rested, clients=run.scenario.clients)
+
+
+async def _cut(run: _Run, *, rested: int, clients: int) -> Sample:
+    tally = run.tally
     tally.forget_times()
-    events, reads = tally.events, tally.reads
-    began, proxy_cpu, load_cpu = perf_counter(), cpu_seconds(target.pids), cpu_seconds(load)
+    meter = _Meter(run)
     try:
-        async with asyncio.timeout(effort.seconds * scenario.weight):
+        async with asyncio.timeout(run.effort.seconds * run.scenario.weight):
             await tally.full.wait()
     except TimeoutError:
         await tally.timed.wait()  # the usual end, but on a machine that is too busy to answer once in that time
-    proxy_cpu = cpu_seconds(target.pids) - proxy_cpu
-    return Sample(
-        seconds=perf_counter() - began,
-        events=tally.events - events,
-        reads=tally.reads - reads,
-        proxy_cpu=proxy_cpu,
-        load_cpu=cpu_seconds(load) - load_cpu,
-        times=tuple(tally.times),
-        resident=resident_bytes(target.pids),
-    )
+    return meter.read(clients=clients, rested=rested)
+
+
+async def _crowd(run: _Run) -> Sample:
+    """Streams that all begin at once; from the first connection to the end of the last stream."""
+    meter = _Meter(run)
+    await run.come(run.make_clients(), run.scenario.clients)
+    await run.tally.all_begun.wait()
+    resident = resident_bytes(run.target.pids)
+    await run.tally.all_ended.wait()
+    return meter.read(clients=run.scenario.clients, resident=max(resident, resident_bytes(run.target.pids)))
+
+
+async def _idle(run: _Run) -> Sample:
+    """A few clients among many kept connections, each of which has been used once."""
+    rested = resident_bytes(run.target.pids)
+    for begin in range(0, run.scenario.idle, _BATCH):
+        count = min(_BATCH, run.scenario.idle - begin)
+        tally = Tally(count, MOST_EVENTS, run.tally.failed)
+        await run.come(partial(_make_idler, tally), count)
+        await tally.all_begun.wait()
+    await run.come(run.make_clients(), run.scenario.clients)
+    await run.tally.all_begun.wait()
+    await asyncio.sleep(run.effort.warm)
+    return await _cut(run, rested=rested, clients=run.scenario.idle)
+
+
+def _make_idler(tally: Tally, _number: int) -> Client:
+    return Idler(tally)

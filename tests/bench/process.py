@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,26 +17,65 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass(frozen=True)
 class Cores:
-    """Where load (with the mock engine) and proxy run; the same core where only one is allowed to us."""
+    """Where load generator, mock engine and proxies run: each on its own where there are four, else some together.
+
+    `proxies` is never empty; the first is where one worker alone runs.
+    """
 
     load: int
-    proxy: int
+    engine: int
+    proxies: tuple[int, ...]
+
+    @property
+    def proxy(self) -> int:
+        return self.proxies[0]
+
+    @property
+    def used(self) -> frozenset[int]:
+        return frozenset((self.load, self.engine, *self.proxies))
 
 
-def find_cores() -> Cores:
-    """The first and the last core that we may use."""
-    allowed = sorted(os.sched_getaffinity(0))
-    return Cores(allowed[0], allowed[-1])
+def find_cores(allowed: Iterable[int]) -> Cores:
+    """How the cores are shared out: one for load and engine and one for the proxy, before any gets more."""
+    cores = sorted(allowed)
+    if len(cores) == 1:
+        return Cores(cores[0], cores[0], (cores[0],))
+    if len(cores) == 2:
+        return Cores(cores[0], cores[0], (cores[1], cores[0]))
+    if len(cores) == 3:
+        return Cores(cores[0], cores[1], (cores[2], cores[1]))
+    return Cores(cores[0], cores[1], (cores[-1], cores[-2]))
+
+
+def raise_files(wanted: int) -> int:
+    """Let us, and what we start, have so many files open, or as many as we may. Returns how many that is."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for limits in ((wanted, max(wanted, hard)), (min(wanted, hard), hard)):  # the first needs to be root
+        with suppress(OSError, ValueError):
+            if soft < wanted:
+                resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+                return limits[0]
+    return soft
 
 
 def start(
-    argv: Sequence[str], core: int, *, log: Path, fds: tuple[int, ...] = (), piped: bool = False
+    argv: Sequence[str],
+    core: int,
+    *,
+    log: Path,
+    fds: tuple[int, ...] = (),
+    piped: bool = False,
+    env: Mapping[str, str] | None = None,
 ) -> subprocess.Popen[str]:
-    """A process on one core, which is told to end when we do. Its words go to `log`; `piped` leaves stdout to us."""
+    """A process on one core, which is told to end when we do. Its words go to `log`; `piped` leaves stdout to us.
+
+    `env` is added to our own environment.
+    """
     with log.open("ab") as words:
         return subprocess.Popen(
             [sys.executable, "-m", "tests.bench.pinned", str(core), *argv],
             cwd=ROOT,
+            env=os.environ | (env or {}),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE if piped else words,
             stderr=words,
@@ -78,17 +119,23 @@ def resident_bytes(pids: Iterable[int]) -> int:
 
 
 class Noise:
-    """How much of the cores other processes take from now on; `ours` are the processes that do not count."""
+    """How much of the cores other processes take, while it is watched."""
 
-    def __init__(self, cores: Cores, ours: Sequence[int]) -> None:
-        self._cores = {cores.load, cores.proxy}
-        self._ours = ours
-        self._began = time.monotonic()
-        self._before = self._foreign()
+    def __init__(self, cores: Cores) -> None:
+        self._cores = cores.used
+        self._foreign = self._seconds = 0.0
+
+    @contextmanager
+    def watch(self, ours: Sequence[int]) -> Iterator[None]:
+        """Count from here to there; `ours` are the processes that do not count."""
+        began, before = time.monotonic(), self._others(ours)
+        yield
+        self._seconds += time.monotonic() - began
+        self._foreign += max(0.0, self._others(ours) - before)
 
     def share(self) -> float:
         """0 is a machine of our own, 1 one that had no time for us."""
-        return max(0.0, self._foreign() - self._before) / (time.monotonic() - self._began) / len(self._cores)
+        return self._foreign / max(self._seconds, 0.001) / len(self._cores)
 
-    def _foreign(self) -> float:
-        return sum(map(busy_seconds, self._cores)) - cpu_seconds(self._ours)
+    def _others(self, ours: Sequence[int]) -> float:
+        return sum(map(busy_seconds, self._cores)) - cpu_seconds(ours)

@@ -2,27 +2,56 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from pathlib import Path
 
-from tests.bench.process import ROOT
-from tests.bench.report import ROWS, percentile
-from tests.bench.targets import CIRCUS, CIRCUS_KEYS, DIRECT, NGINX, nginx_program
-from tests.bench.wire import StreamOrder, read_order
+import pytest
+
+from tests.bench.circus import CIRCUS, CIRCUS_FULL
+from tests.bench.process import ROOT, Cores, find_cores
+from tests.bench.report import Line
+from tests.bench.rivals import HAPROXY, NGINX, find_program
+from tests.bench.suites import choose, percentile, suites
+from tests.bench.syscalls import read_calls
+from tests.bench.targets import DIRECT
+from tests.bench.wire import StreamOrder, make_request, model_names, read_order
+
+#: What a clean machine may have: Python proxies come with `make bench-rivals` alone.
+TARGETS = (DIRECT, NGINX, HAPROXY, CIRCUS, CIRCUS_FULL)
 
 
-def test_a_quick_run_prints_every_row_with_a_figure_for_every_proxy() -> None:
-    argv = [sys.executable, "-m", "tests.bench", "--quick"]
+def test_a_quick_run_prints_every_row_with_a_figure_for_every_proxy(tmp_path: Path) -> None:
+    argv = [sys.executable, "-m", "tests.bench", "--quick", "--targets", ",".join(TARGETS), "--output", str(tmp_path)]
     run = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert run.returncode == 0, run.stderr
-    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in run.stdout.splitlines() if line[:1] == "|"]
-    header, rows = lines[0], {cells[0]: cells for cells in lines[2:]}
-    proxies = ([NGINX] if nginx_program() else []) + [CIRCUS, CIRCUS_KEYS]
-    assert header[: len(proxies) + 2] == ["", DIRECT, *proxies]
-    assert list(rows) == [row.title for row in ROWS]
-    for title, cells in rows.items():
-        assert len(cells) == len(header)
-        assert all(any(map(str.isdigit, cell)) for cell in cells[2 : len(proxies) + 2]), title
+    result = json.loads((tmp_path / "result.json").read_text())
+    expected = choose((), TARGETS)
+    assert [suite["key"] for suite in result["suites"]] == [suite.key for suite in expected]
+    for said, suite in zip(result["suites"], expected, strict=True):
+        assert len(said["rows"]) == len(suite.rows)
+        there = {p.name for p in suite.proxies if not p.lacking and p.name != DIRECT}
+        for row in said["rows"]:
+            assert set(row["medians"]) - {DIRECT} == there, row["title"]
+            assert f"| {row['title']} |" in run.stdout
+    assert (tmp_path / "result.md").read_text().strip() == run.stdout.strip()
+
+
+def test_a_proxy_that_is_not_installed_is_named_with_what_installs_it() -> None:
+    lacking = {proxy.name: proxy.lacking for suite in suites() for proxy in suite.proxies if proxy.lacking}
+    assert not {CIRCUS, CIRCUS_FULL, DIRECT} & set(lacking)
+    for name, what in lacking.items():
+        assert what == (f"apt install {name}" if name in (NGINX, HAPROXY) else "make bench-rivals")
+    assert (HAPROXY in lacking) == (find_program("haproxy") is None)
+
+
+def test_words_choose_scenarios_and_proxies() -> None:
+    (suite,) = choose(["streams", "small"], [NGINX, CIRCUS])
+    assert [scenario.key for scenario in suite.scenarios] == ["small", "streams-64", "streams-256"]
+    assert [proxy.name for proxy in suite.proxies] == [DIRECT, NGINX, CIRCUS]
+    assert [suite.key for suite in choose(["models"], [])] == ["models"]
+    assert choose(["nothing"], []) == []
 
 
 def test_a_percentile_is_a_value_that_was_measured() -> None:
@@ -30,7 +59,46 @@ def test_a_percentile_is_a_value_that_was_measured() -> None:
     assert [percentile(values, share) for share in (0.0, 0.5, 0.8, 0.99, 1.0)] == [1.0, 3.0, 4.0, 5.0, 5.0]
 
 
+def test_ratios_are_of_medians_and_left_out_where_the_base_is_nothing() -> None:
+    row = suites()[0].rows[0]
+    line = Line("", row, {"a": [3.0, 1.0, 2.0], "b": [8.0, 1.0], "none": [-1.0]}, 0.5)
+    assert line.ratio("a", "b") == pytest.approx(2 / 4.5)
+    assert line.ratio("a", "none") is None
+    assert line.ratio("a", "absent") is None
+
+
 def test_the_engine_understands_the_streams_that_are_asked_for() -> None:
     order = StreamOrder(chunks=200, pace=20)
-    assert read_order(b"POST %b HTTP/1.1" % order.target.encode()) == order
-    assert read_order(b"POST /v1/chat/completions HTTP/1.1") is None
+    assert read_order(make_request(order=order)) == order
+    assert read_order(make_request()) is None
+
+
+def test_a_request_is_as_large_as_it_shall_be() -> None:
+    small, large = make_request(size=1), make_request(size=8 << 20)
+    assert len(large.partition(b"\r\n\r\n")[2]) - len(small.partition(b"\r\n\r\n")[2]) == (8 << 20) - 1
+    assert model_names(3)[2].encode() in make_request(model=model_names(3)[2])
+
+
+@pytest.mark.parametrize(
+    ("allowed", "cores"),
+    [
+        ([5], Cores(5, 5, (5,))),
+        ([0, 1], Cores(0, 0, (1, 0))),
+        ([0, 1, 2], Cores(0, 1, (2, 1))),
+        (range(8), Cores(0, 1, (7, 6))),
+    ],
+)
+def test_the_proxy_has_a_core_of_its_own_wherever_there_are_two(allowed: list[int], cores: Cores) -> None:
+    assert find_cores(allowed) == cores
+
+
+def test_calls_are_read_from_what_strace_sums_up() -> None:
+    summary = (
+        "% time     seconds  usecs/call     calls    errors syscall\n"
+        "------ ----------- ----------- --------- --------- ----------------\n"
+        " 60.00    0.000200           1       120           sendto\n"
+        " 40.00    0.000100           1       240        12 recvfrom\n"
+        "------ ----------- ----------- --------- --------- ----------------\n"
+        "100.00    0.000300           1       360        12 total\n"
+    )
+    assert list(read_calls(summary).items()) == [("recvfrom", 240), ("sendto", 120)]

@@ -1,7 +1,8 @@
 """The bytes of the benchmark, made once: what clients ask, what the mock engine answers.
 
 Requests carry the header fields that the OpenAI client for Python sends, and name the model after the messages, as it
-does. The target's query tells the mock engine what to answer, so that it need not look into bodies.
+does. The message of a small body tells the mock engine which stream is wanted: some proxies drop the target's query,
+and some write the body anew.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 
 MODEL = "mock"
 KEY = "sk-bench-0123456789abcdef0123456789abcdef"
+ORIGIN = "https://chat.example.org"
 PATH = "/v1/chat/completions"
 
 _CLIENT_FIELDS = (
@@ -31,9 +33,10 @@ _CLIENT_FIELDS = (
     "x-stainless-async: false",
     "x-stainless-retry-count: 0",
     "x-stainless-read-timeout: 600",
+    f"origin: {ORIGIN}",  # a browser's, so that CORS has something to do
 )
 _COMPLETION_ID = "chatcmpl-0123456789abcdef0123456789abcdef"
-_QUERY = re.compile(rb"chunks=([0-9]{1,6})&pace=([0-9]{1,4})")
+_ORDER = re.compile(rb"chunks=([0-9]{1,6})&pace=([0-9]{1,4})")
 
 
 @dataclass(frozen=True)
@@ -44,25 +47,38 @@ class StreamOrder:
     pace: int
 
     @property
-    def target(self) -> str:
-        return f"{PATH}?chunks={self.chunks}&pace={self.pace}"
+    def text(self) -> str:
+        """As what it is asked for."""
+        return f"Please, chunks={self.chunks}&pace={self.pace}"
 
 
-def read_order(target: bytes) -> StreamOrder | None:
-    """The stream that a request's target asks for; None where it asks for a plain answer."""
-    match = _QUERY.search(target)
+def model_names(count: int) -> tuple[str, ...]:
+    """The names of so many models; the first is the one that is asked for where there is only one."""
+    return tuple(MODEL if number == 0 else f"{MODEL}-{number}" for number in range(count))
+
+
+def read_order(request: bytes) -> StreamOrder | None:
+    """The stream that a request asks for; None where it asks for a plain answer."""
+    match = _ORDER.search(request)
     return StreamOrder(int(match[1]), int(match[2])) if match else None
 
 
-def make_request(target: str = PATH, *, size: int = 0, stream: bool = False) -> bytes:
-    """A chat request; `size` is the length of its message in bytes."""
-    text = "Why is the sky blue? Answer in one word." if not size else ("lorem ipsum dolor sit amet, " * size)[:size]
-    asked: dict[str, object] = {"messages": [{"role": "user", "content": text}], "model": MODEL, "max_tokens": 16}
-    if stream:
+def make_request(*, order: StreamOrder | None = None, size: int = 0, model: str = MODEL) -> bytes:
+    """A chat request; `size` is the length of its message in bytes. Without an order it is for a plain answer."""
+    text = "Why is the sky blue? Answer in one word." if order is None else order.text
+    if size:
+        text = ("lorem ipsum dolor sit amet, " * (size // 28 + 1))[:size]
+    asked: dict[str, object] = {"messages": [{"role": "user", "content": text}], "model": model, "max_tokens": 16}
+    if order is not None:
         asked |= {"stream": True, "stream_options": {"include_usage": True}}
     body = json.dumps(asked, separators=(",", ":")).encode()
-    head = (f"POST {target} HTTP/1.1", *_CLIENT_FIELDS, f"content-length: {len(body)}")
+    head = (f"POST {PATH} HTTP/1.1", *_CLIENT_FIELDS, f"content-length: {len(body)}")
     return "\r\n".join(head).encode() + b"\r\n\r\n" + body
+
+
+def _models() -> bytes:
+    data = json.dumps({"object": "list", "data": [{"id": MODEL, "object": "model", "owned_by": "vllm"}]}).encode()
+    return _head(f"content-length: {len(data)}", "content-type: application/json") + data
 
 
 def _answer() -> bytes:
@@ -114,6 +130,8 @@ def _usage() -> bytes:
 
 
 ANSWER = _answer()
+#: What every GET is answered with: proxies look for health and for models.
+MODELS = _models()
 STREAM_HEAD = _head("content-type: text/event-stream; charset=utf-8", "transfer-encoding: chunked")
 CHUNK = _delta()
 #: The end of every stream: two more events, and the chunk that ends the body.

@@ -1,0 +1,235 @@
+"""What is compared with what: each suite is a table of its own, with the proxies, the loads and the lines in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from math import ceil
+
+from tests.bench.circus import CIRCUS, CIRCUS_FULL, Setting, circus
+from tests.bench.measures import Effort, Sample, Scenario
+from tests.bench.rivals import NGINX, nginx, rivals
+from tests.bench.targets import DIRECT, Proxy, run_direct
+from tests.bench.wire import StreamOrder
+
+#: A token each 20 ms is what one engine gives to each of many streams; 200 are an answer.
+_PACED = StreamOrder(chunks=200, pace=20)
+_UNPACED = StreamOrder(chunks=1000, pace=0)
+_SLOW = StreamOrder(chunks=10, pace=1000)
+
+SMALL = Scenario("small", "small requests", clients=32, heavy=False)
+ALONE = Scenario("latency", "one client", clients=1, on_direct=True, heavy=False)
+LARGE = Scenario("large-64k", "64 KB requests", clients=16, size=64 << 10, heavy=False)
+HUGE = Scenario("large-8m", "8 MB requests", clients=4, size=8 << 20, weight=2)
+STREAMS_64 = Scenario("streams-64", "64 streams", clients=64, order=_PACED, weight=2, heavy=False)
+STREAMS_256 = Scenario("streams-256", "256 streams", clients=256, order=_PACED, weight=3, on_direct=True)
+FLOOD_64 = Scenario("flood", "64 streams, unpaced", clients=64, order=_UNPACED)
+CROWD = Scenario("crowd", "2,000 streams", clients=2000, order=_SLOW, is_crowd=True)
+IDLE = Scenario("idle", "10,000 idle connections", clients=1, idle=10_000, weight=2)
+WORKERS = Scenario("workers", "workers", clients=64, weight=1.5)
+MODELS = Scenario("models", "models", clients=32, weight=1.5)
+
+#: Open files that are not connections of the crowd.
+_SPARE_FILES = 512
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of a table.
+
+    Attributes:
+        title: `{n}` in it is the number of clients.
+        value: from one sample.
+        added: proxies show what they add to the direct way in the same round.
+        ratio: whether a quotient says something.
+    """
+
+    title: str
+    scenario: Scenario
+    value: Callable[[Sample], float]
+    added: bool = False
+    digits: int = 1
+    ratio: bool = True
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A table.
+
+    Attributes:
+        base: the proxy that others are compared with.
+        fresh: each measure has a proxy that was just started: memory is told apart from what was there before.
+        rounds: no more of them than these.
+    """
+
+    key: str
+    title: str
+    proxies: tuple[Proxy, ...]
+    scenarios: tuple[Scenario, ...]
+    rows: tuple[Row, ...]
+    base: str = NGINX
+    fresh: bool = False
+    rounds: int = 1000
+
+    def does(self, proxy: Proxy, scenario: Scenario) -> bool:
+        """Whether this is measured at all."""
+        if proxy.start is run_direct:
+            return scenario.on_direct
+        return not (proxy.slow and scenario.heavy)
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The smallest value that is not below `share` of them (nearest rank)."""
+    ordered = sorted(values)
+    return ordered[max(0, ceil(share * len(ordered)) - 1)]
+
+
+def _micros(share: float) -> Callable[[Sample], float]:
+    return lambda sample: percentile(sample.times, share) * 1e6
+
+
+def _millis(share: float) -> Callable[[Sample], float]:
+    return lambda sample: percentile(sample.times, share) * 1e3
+
+
+def _cost(sample: Sample) -> float:
+    return sample.cost
+
+
+def _merged(sample: Sample) -> float:
+    return sample.events / sample.reads
+
+
+def _mebibytes(sample: Sample) -> float:
+    return sample.resident / (1 << 20)
+
+
+def _kibibytes_each(sample: Sample) -> float:
+    return (sample.resident - sample.rested) / sample.clients / (1 << 10)
+
+
+_PROXIES = (
+    Row("CPU µs per small request", SMALL, _cost),
+    Row("CPU µs per SSE chunk, 64 streams", STREAMS_64, _cost),
+    Row("CPU µs per SSE chunk, 256 streams", STREAMS_256, _cost),
+    Row("CPU µs per SSE chunk, 64 streams, unpaced", FLOOD_64, _cost),
+    Row("CPU µs per 64 KB request", LARGE, _cost),
+    Row("CPU µs per 8 MB request", HUGE, _cost, digits=0),
+    Row("Latency p50 added, µs", ALONE, _micros(0.5), added=True, digits=0),
+    Row("Latency p99 added, µs", ALONE, _micros(0.99), added=True, digits=0),
+    Row("First chunk p50 added, 256 streams, µs", STREAMS_256, _micros(0.5), added=True, digits=0),
+    Row("First chunk p99 added, 256 streams, µs", STREAMS_256, _micros(0.99), added=True, digits=0),
+    Row("Chunks per read, 256 streams", STREAMS_256, _merged, digits=2, ratio=False),
+    Row("Chunks per read, 64 streams, unpaced", FLOOD_64, _merged, digits=2, ratio=False),
+    Row("RSS with 256 streams, MiB", STREAMS_256, _mebibytes),
+)
+
+_CROWDS = (
+    Row("{n} streams at once: first chunk p50, ms", CROWD, _millis(0.5), digits=0),
+    Row("{n} streams at once: first chunk p99, ms", CROWD, _millis(0.99), digits=0),
+    Row("{n} streams: CPU seconds in all", CROWD, lambda sample: sample.proxy_cpu, digits=2),
+    Row("{n} streams: RSS, MiB", CROWD, _mebibytes),
+    Row("{n} streams: memory per stream, KiB", CROWD, _kibibytes_each),
+    Row("{n} idle connections: RSS, MiB", IDLE, _mebibytes),
+    Row("{n} idle connections: memory per connection, KiB", IDLE, _kibibytes_each),
+    Row("{n} idle connections: latency of a request p50, µs", IDLE, _micros(0.5), digits=0),
+    Row("{n} idle connections: latency of a request p99, µs", IDLE, _micros(0.99), digits=0),
+)
+
+
+def suites() -> list[Suite]:
+    """All of them, with every proxy that there could be."""
+    ours = circus(Setting(full=False), CIRCUS)
+    full = circus(Setting(), CIRCUS_FULL)
+    others = tuple(rivals())
+    quick = tuple(proxy for proxy in others if not proxy.slow)
+    return [
+        Suite(
+            key="proxies",
+            title="One worker on one core",
+            proxies=(Proxy(run_direct, (DIRECT,)), *others, ours, full),
+            scenarios=(SMALL, ALONE, LARGE, HUGE, STREAMS_64, STREAMS_256, FLOOD_64),
+            rows=_PROXIES,
+        ),
+        Suite(
+            key="crowds",
+            title="Many clients of one worker, which was just started",
+            proxies=(*(replace(proxy, rounds=1 if proxy.name != NGINX else 2) for proxy in quick), full),
+            scenarios=(CROWD, IDLE),
+            rows=_CROWDS,
+            fresh=True,
+            rounds=2,
+        ),
+        _workers(),
+        _models(),
+    ]
+
+
+def _workers() -> Suite:
+    names = (CIRCUS_FULL, CIRCUS)
+    proxies = (
+        nginx(1, f"{NGINX} x1", NGINX),
+        nginx(2, f"{NGINX} x2", NGINX),
+        circus(Setting(workers=1), f"{CIRCUS} x1", *names),
+        circus(Setting(workers=2), f"{CIRCUS} x2", *names),
+    )
+    rows = (
+        Row("Small requests per second", WORKERS, lambda sample: sample.events / sample.seconds, digits=0),
+        Row("CPU µs per small request", WORKERS, _cost),
+        Row("Cores used", WORKERS, lambda sample: sample.proxy_cpu / sample.seconds, digits=2),
+    )
+    title = "Workers that share a socket"
+    return Suite("workers", title, proxies, (WORKERS,), rows, base=f"{CIRCUS} x1")
+
+
+def _models() -> Suite:
+    """Each proxy has so many models, and each client asks for one after the other."""
+    counts = (1, 10, 100, 1000)
+    titles = {count: f"{count:,} model{'s' if count > 1 else ''}" for count in counts}
+    proxies = tuple(circus(Setting(models=count), titles[count], CIRCUS_FULL, CIRCUS) for count in counts)
+    rows = (
+        Row("CPU µs per small request", MODELS, _cost),
+        Row("Latency p99, 32 clients, µs", MODELS, _micros(0.99), digits=0),
+        Row("RSS, MiB", MODELS, _mebibytes),
+    )
+    return Suite("models", f"{CIRCUS_FULL} with more and more models", proxies, (MODELS,), rows, base=titles[1])
+
+
+def choose(only: Sequence[str], targets: Sequence[str]) -> list[Suite]:
+    """What is meant on the command line: nothing given means everything; a first word means all that begin so."""
+
+    def is_meant(key: str) -> bool:
+        return not only or any(key == word or key.startswith(f"{word}-") for word in only)
+
+    chosen = []
+    for suite in suites():
+        scenarios = tuple(scenario for scenario in suite.scenarios if is_meant(scenario.key))
+        proxies = tuple(p for p in suite.proxies if not targets or p.start is run_direct or {*p.names} & {*targets})
+        if scenarios and any(suite.does(proxy, scenario) for proxy in proxies for scenario in scenarios):
+            chosen.append(replace(suite, scenarios=scenarios, proxies=proxies))
+    return chosen
+
+
+def keys() -> list[str]:
+    """What scenarios are called."""
+    return [scenario.key for suite in suites() for scenario in suite.scenarios]
+
+
+def names() -> list[str]:
+    """What proxies are called."""
+    return [proxy.name for proxy in suites()[0].proxies]
+
+
+def scale(suite: Suite, effort: Effort, files: int) -> Suite:
+    """The same with smaller crowds, where the effort is small or few files may be open."""
+    most = (files - _SPARE_FILES) // 2  # a proxy may have a connection to the engine for each
+    smaller = tuple(_scale(scenario, effort.crowd, most) for scenario in suite.scenarios)
+    return replace(suite, scenarios=smaller)
+
+
+def _scale(scenario: Scenario, by: int, most: int) -> Scenario:
+    clients, order = scenario.clients, scenario.order
+    if scenario.is_crowd:
+        clients = max(1, min(clients // by, most))
+        order = order if by == 1 else StreamOrder(3, 100)
+    return replace(scenario, clients=clients, idle=min(scenario.idle // by, most), order=order)
