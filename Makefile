@@ -6,6 +6,7 @@ PYTHON ?= python3
 VLLM_PYTHON ?= $(shell command -v python3.11 || echo $(PYTHON))
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
+TORTURE_ARGS ?=
 
 BIN := .venv/bin
 ENGINE := .vllm
@@ -19,7 +20,7 @@ make_venv = $(1) -m venv $(2) 2>/dev/null || { \
 	$(1) -m venv --without-pip $(2) && $(1) -m pip --python $(2)/bin/python install --quiet pip; }
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-vllm test-wheel bench lint format clean
+.PHONY: help demo test test-vllm test-wheel bench torture lint format clean
 
 help: ## show this list
 	@echo "usage: make TARGET [PYTHON=python3.12]"
@@ -43,6 +44,9 @@ test-wheel: .venv/.run ## build the wheel, install it elsewhere and use it there
 
 bench: .venv/.run ## what the proxy costs, beside nginx where it is installed (2 minutes)
 	$(BIN)/python -m tests.bench $(BENCH_ARGS)
+
+torture: .venv/.test ## what the relay stands, with figures (15 minutes, 10 of them the soak)
+	$(BIN)/python -m tests.torture $(TORTURE_ARGS)
 
 lint: .venv/.lint ## ruff, mypy, import-linter, and the sizes of functions and modules
 	$(BIN)/ruff check

@@ -33,7 +33,7 @@ def main() -> int:
         parser.error(f"there is no row called {', '.join(sorted(unknown))}")
     effort = Effort(options.quick, options.soak, options.fuzz)
     if options.quick:
-        effort = Effort(True, 6.0, 2.0)
+        effort = Effort(True, 4.0, 1.0)
     _raise_nofile()
     print(
         f"{platform.machine()}, {os.cpu_count()} cores, Linux {platform.release()}, Python {platform.python_version()}"

@@ -90,7 +90,7 @@ async def _restarts(effort: Effort) -> Result:
     times = effort.of(10, 1)
     async with _running_set() as circus:
         load = Load()
-        working = asyncio.create_task(_work(circus.port, load))
+        working = asyncio.create_task(_work(circus.port, load, effort.of(50, 10)))
         await asyncio.sleep(1)
         took = [await _replace(circus) for _ in range(times)]
         await asyncio.sleep(1)
@@ -138,13 +138,13 @@ def _alive(pid: int) -> bool:
     return True
 
 
-async def _work(port: int, load: Load) -> None:
+async def _work(port: int, load: Load, pace: int) -> None:
     """Requests at a steady rate, every second one on a connection of its own, and streams beside them."""
     kept = [Asker(port) for _ in range(40)]
     free: asyncio.Queue[Asker] = asyncio.Queue()
     for asker in kept:
         free.put_nowait(asker)
-    streaming = [asyncio.create_task(_stream(port, load, seed)) for seed in range(_STREAMS)]
+    streaming = [asyncio.create_task(_stream(port, load, pace, seed)) for seed in range(_STREAMS)]
     tasks: set[asyncio.Task[None]] = set()
     began = perf_counter()
     for number in itertools.count():
@@ -168,9 +168,9 @@ async def _request(port: int, load: Load, free: asyncio.Queue[Asker] | None) -> 
     free.put_nowait(asker)
 
 
-async def _stream(port: int, load: Load, seed: int) -> None:
+async def _stream(port: int, load: Load, pace: int, seed: int) -> None:
     while not load.over:
-        load.ends.append(await run_stream(port, Order(40 + seed, 50, seed)))
+        load.ends.append(await run_stream(port, Order(40 + seed, pace, seed)))
 
 
 ROWS = (Row("restarts", "10 restarts of the proxy at 200 requests/s", "0 lost, all streams whole", _restarts),)

@@ -22,13 +22,13 @@ _SETTLED = 120.0
 
 async def _soak(effort: Effort) -> Result:
     seconds, settled = effort.soak_seconds, min(_SETTLED, effort.soak_seconds / 4)
-    streams, every = effort.of(_STREAMS, 20), min(_KILL_EVERY, seconds / 4)
+    streams, pace, every = effort.of(_STREAMS, 20), effort.of(100, 20), min(_KILL_EVERY, seconds / 4)
     kinds: Counter[Kind] = Counter()
     bad: list[str] = []
     async with stage(len(MODELS)) as made:
         files, end = made.files(), monotonic() + seconds
         seeds = itertools.count()
-        working = [asyncio.create_task(_stream_on(made.port, seeds, end, kinds, bad)) for _ in range(streams)]
+        working = [asyncio.create_task(_stream_on(made.port, seeds, pace, end, kinds, bad)) for _ in range(streams)]
         killing = asyncio.create_task(_kill_on(made, every, end))
         await asyncio.sleep(settled)
         base = most = made.rss()
@@ -52,12 +52,14 @@ async def _soak(effort: Effort) -> Result:
     return Result(figure + wrong, passed and not wrong)
 
 
-async def _stream_on(port: int, seeds: Iterator[int], end: float, kinds: Counter[Kind], bad: list[str]) -> None:
+async def _stream_on(
+    port: int, seeds: Iterator[int], pace: int, end: float, kinds: Counter[Kind], bad: list[str]
+) -> None:
     """Streams one after the other, each 2 to 6 seconds long, to one engine after the other."""
     chance = random.Random(next(seeds))
     while monotonic() < end:
         seed = next(seeds)
-        outcome = await run_stream(port, Order(chance.randint(20, 60), 100, seed), MODELS[seed % len(MODELS)])
+        outcome = await run_stream(port, Order(chance.randint(20, 60), pace, seed), MODELS[seed % len(MODELS)])
         kinds[outcome.kind] += 1
         if outcome.kind in {Kind.CORRUPT, Kind.FALSE}:
             bad.append(f"{outcome.kind.name}: {outcome.raw[-300:]!r}")
