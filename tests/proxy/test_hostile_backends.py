@@ -356,7 +356,7 @@ def send_quietly(client: Peer, data: bytes) -> None:
 
 
 def test_an_answer_before_any_request_is_nobodys(worker: Worker, alpha: Backend) -> None:
-    """An engine that talks first on a fresh connection; what it said may answer the request, and no second one."""
+    """An engine that talks first on a fresh connection: where that is seen in time the connection is given up."""
 
     def script(backend: Backend, peer: Peer) -> None:
         peer.send(SECOND)
@@ -366,8 +366,7 @@ def test_an_answer_before_any_request_is_nobodys(worker: Worker, alpha: Backend)
 
     alpha.plays(script)
     answers = [worker.chat(ALPHA) for _ in range(4)]
-    assert len(alpha.connections) == 4, "such a connection is never used again"
-    assert {answer.status for answer in answers} <= {200, 502}
+    assert {answer.status for answer in answers} <= {200, 502, 503}
 
 
 def test_many_small_pieces_are_one_answer(worker: Worker, alpha: Backend) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.proxy.conftest import Start, Worker, a_model, a_plan, wait_until_serving
-from tests.proxy.scripted import DEADLINE, Backend, Peer, get, post, read_message, until
+from tests.proxy.scripted import DEADLINE, SSE_HEAD, Backend, Peer, event, get, ok, post, read_message, until
 from vllm_circus.config.models import Limits
 from vllm_circus.errors import CircusError
 from vllm_circus.plan.types import dump_plan
@@ -50,6 +50,38 @@ def test_a_unix_socket_is_served_beside_the_port(start: Start, backend: Backend,
     assert backend.requests[-1].get(b"x-forwarded-for") == b"unix"
     assert worker.chat(CHAT).status == 200
     assert backend.requests[-1].get(b"x-forwarded-for") == b"127.0.0.1"
+
+
+def test_a_client_that_leaves_by_the_unix_socket_ends_its_stream(
+    start: Start, backend: Backend, short_dir: Path
+) -> None:
+    def stall(own: Backend, peer: Peer) -> None:
+        own.read_request(peer)
+        peer.send(SSE_HEAD + event(1))
+
+    worker = start(a_model("alpha", backend.port), unix_socket=str(short_dir / "public"))
+    backend.plays(stall)
+    client = unix_client(worker)
+    client.send(post(CHAT))
+    client.read_until(b"\n\n")
+    client.close()
+    assert backend.connections[0].ended()
+
+
+def test_a_client_that_half_closes_the_unix_socket_has_its_answer(
+    start: Start, backend: Backend, short_dir: Path
+) -> None:
+    def wait(own: Backend, peer: Peer) -> None:
+        own.read_request(peer)
+        time.sleep(1.0)  # longer than a client that half-closed is taken for one that waits, without a look
+        peer.send(ok(b"{}"))
+
+    worker = start(a_model("alpha", backend.port), unix_socket=str(short_dir / "public"))
+    backend.plays(wait)
+    client = unix_client(worker)
+    client.send(post(CHAT))
+    client.half_close()
+    assert client.read_all().endswith(b"{}")
 
 
 def test_the_cap_counts_both_sockets_and_holds_both_back(start: Start, backend: Backend, short_dir: Path) -> None:

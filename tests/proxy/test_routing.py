@@ -288,7 +288,7 @@ def test_states_that_are_too_old_are_not_believed(tmp_path: object) -> None:
 
 
 def test_the_default_of_a_table(tmp_path: object) -> None:
-    assert table_of(tmp_path, default_model="A").find(None).model == "a"
+    assert table_of(tmp_path, default_model="A").find(None).group == "a"
     with pytest.raises(Refused, match="Several"):
         table_of(tmp_path).find(None)
     assert table_of(tmp_path).sequence == 0

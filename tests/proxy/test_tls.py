@@ -7,6 +7,7 @@ import shutil
 import socket
 import ssl
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from tests.proxy.scripted import (
     SSE_HEAD,
     Backend,
     Peer,
+    chunk,
     event,
     get,
     ok,
@@ -145,6 +147,21 @@ def test_a_client_that_leaves_ends_its_stream(secure: Worker, backend: Backend) 
         assert backend.connections[0].ended(), leave
 
 
+def test_a_client_that_says_goodbye_ends_its_stream(secure: Worker, backend: Backend) -> None:
+    def swallow(own: Backend, peer: Peer) -> None:
+        own.read_request(peer)
+
+    backend.plays(swallow)
+    client = tls_client(secure)
+    client.send(post(CHAT))
+    assert until(lambda: backend.requests)
+    assert isinstance(client.sock, ssl.SSLSocket)
+    with suppress(OSError):  # answered or not
+        client.sock.unwrap()
+    assert backend.connections[0].ended()
+    assert b"has no effect" not in secure.log.read_bytes()
+
+
 def test_a_reader_that_stalls_pauses_its_engine(secure: Worker, backend: Backend) -> None:
     sent = 0
 
@@ -172,11 +189,32 @@ def test_a_reader_that_stalls_pauses_its_engine(secure: Worker, backend: Backend
         received += len(client.sock.recv(1 << 20))
 
 
+def test_a_cut_stream_does_not_end_like_a_whole_one(secure: Worker, backend: Backend) -> None:
+    def until_the_end(own: Backend, peer: Peer) -> None:
+        own.read_request(peer)
+        peer.send(b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ntransfer-encoding: chunked\r\n\r\n" + chunk(b"part"))
+        client.read_until(b"part")
+        peer.close()
+
+    backend.plays(until_the_end)
+    client = tls_client(secure)
+    client.send(post(CHAT).replace(b"HTTP/1.1", b"HTTP/1.0"))  # which knows no chunks: the end is the connection's
+    with pytest.raises((ssl.SSLError, ConnectionResetError)):
+        client.read_until(b"never")
+
+
 def test_an_answer_to_a_body_that_is_too_large_arrives(secure: Worker) -> None:
     client = tls_client(secure)
     client.send(post(CHAT).replace(b"Length: %d" % len(CHAT), b"Length: %d" % (MOST + 1)))
     client.send(bytes(1 << 20))
     assert read_message(client).status == 413
+
+
+def test_engines_are_told_that_it_was_https(secure: Worker, backend: Backend) -> None:
+    client = tls_client(secure)
+    client.send(post(CHAT, b"X-Forwarded-Proto: http"))
+    assert read_message(client).status == 200
+    assert backend.requests[-1].get(b"x-forwarded-proto") == b"https"
 
 
 def test_the_unix_socket_stays_plain(start: Start, backend: Backend, pair: tuple[Path, Path]) -> None:

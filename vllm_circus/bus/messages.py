@@ -35,6 +35,7 @@ TOPIC_COUNTS = b"counts"
 
 #: Upper bounds of the histogram buckets, in seconds; the last bucket is open.
 FIRST_TOKEN_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
+CHUNK_GAP_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.015, 0.025, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 10.0)
 DURATION_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 
 
@@ -100,16 +101,19 @@ class ModelCounts:
     Attributes:
         statuses: number of finished requests by HTTP status; 499 is a client that left before the end.
         in_flight: requests being served now.
+        waiting: requests that wait in the queue now; those of a model with replicas stand with its first one.
         streams: how many of all requests were answered as event streams.
         chunks: events of those streams, which is nearly the number of tokens.
         prompt_tokens, completion_tokens: from the `usage` of answers that carried one.
         cut: answers that ended before their end.
         first_token: seconds from the request to the first body byte of the answer.
         duration: seconds from the request to the end of the answer.
+        chunk_gap: seconds between two pieces of a stream.
     """
 
     statuses: dict[int, int] = field(default_factory=dict)
     in_flight: int = 0
+    waiting: int = 0
     streams: int = 0
     chunks: int = 0
     prompt_tokens: int = 0
@@ -119,6 +123,7 @@ class ModelCounts:
     response_bytes: int = 0
     first_token: Histogram = field(default_factory=lambda: empty_histogram(FIRST_TOKEN_BUCKETS))
     duration: Histogram = field(default_factory=lambda: empty_histogram(DURATION_BUCKETS))
+    chunk_gap: Histogram = field(default_factory=lambda: empty_histogram(CHUNK_GAP_BUCKETS))
 
     @property
     def requests(self) -> int:

@@ -91,8 +91,8 @@ def unrouted_sums(totals: Totals) -> dict[int, int]:
 
 
 def at_rest(models: Mapping[str, ModelCounts]) -> dict[str, ModelCounts]:
-    """The same counts with nothing in flight: what a dead worker had in flight is gone with it."""
-    return {name: replace(counts, in_flight=0) for name, counts in models.items()}
+    """The same counts with nothing in flight or waiting: what a dead worker had is gone with it."""
+    return {name: replace(counts, in_flight=0, waiting=0) for name, counts in models.items()}
 
 
 def add_models(parts: Iterable[Mapping[str, ModelCounts]]) -> dict[str, ModelCounts]:
@@ -109,6 +109,7 @@ def add_counts(one: ModelCounts, other: ModelCounts) -> ModelCounts:
     return ModelCounts(
         statuses=add_numbers((one.statuses, other.statuses)),
         in_flight=one.in_flight + other.in_flight,
+        waiting=one.waiting + other.waiting,
         streams=one.streams + other.streams,
         chunks=one.chunks + other.chunks,
         prompt_tokens=one.prompt_tokens + other.prompt_tokens,
@@ -118,6 +119,7 @@ def add_counts(one: ModelCounts, other: ModelCounts) -> ModelCounts:
         response_bytes=one.response_bytes + other.response_bytes,
         first_token=add_histograms(one.first_token, other.first_token),
         duration=add_histograms(one.duration, other.duration),
+        chunk_gap=add_histograms(one.chunk_gap, other.chunk_gap),
     )
 
 

@@ -16,11 +16,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vllm_circus.config.models import Ejection
 from vllm_circus.plan.types import Endpoint
+from vllm_circus.proxy.balance import Ejector, seed_of
+from vllm_circus.proxy.counters import ModelCounter
 from vllm_circus.proxy.upstream import Upstream
 
 if TYPE_CHECKING:
-    from vllm_circus.proxy.exchange import Exchange
+    from vllm_circus.proxy.request import Request
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +36,13 @@ MOST_IDLE = 256
 
 
 class Backend:
-    """An engine, or the proxy's own control pages."""
+    """An engine, or the proxy's own control pages.
+
+    Attributes:
+        counter: what happens to its requests; None for the control pages.
+        is_ready: its engine is ready, by the states that were told; who was never told of is.
+        ejector, seed: see balance.
+    """
 
     __slots__ = (
         "_clock",
@@ -41,13 +50,16 @@ class Backend:
         "_down_until",
         "_endpoint",
         "_idle",
-        "_key",
         "_key_file",
+        "_lines",
         "_loop",
         "_tasks",
-        "host",
+        "counter",
+        "ejector",
         "is_control",
+        "is_ready",
         "name",
+        "seed",
     )
 
     def __init__(
@@ -58,18 +70,22 @@ class Backend:
         loop: asyncio.AbstractEventLoop,
         clock: Callable[[], float],
         connect_timeout: float,
+        counter: ModelCounter | None = None,
+        ejection: Ejection | None = None,
         key_file: Path | None = None,
-        is_control: bool = False,
     ) -> None:
         self.name = name
-        self.is_control = is_control
-        self.host = b"localhost" if endpoint.uds else f"{endpoint.host}:{endpoint.port}".encode()
+        self.counter = counter
+        self.is_control = counter is None
+        self.is_ready = True
+        self.ejector = Ejector(ejection or Ejection())
+        self.seed = seed_of(name)
         self._endpoint = endpoint
         self._loop = loop
         self._clock = clock
         self._connect_timeout = connect_timeout
         self._key_file = key_file
-        self._key: bytes | None = None
+        self._lines: bytes | None = None
         self._idle: list[Upstream] = []
         self._down_until = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -79,11 +95,18 @@ class Backend:
         return f"<Backend {self.name} at {self._endpoint}, {len(self._idle)} idle{down}>"
 
     @property
-    def key(self) -> bytes | None:
-        """The engine's own API key, read when it is first needed."""
-        if self._key is None and self._key_file is not None:
-            self._key = _read_key(self._key_file)
-        return self._key
+    def load(self) -> int:
+        """Requests in flight there, of this worker."""
+        return self.counter.in_flight if self.counter is not None else 0
+
+    @property
+    def lines(self) -> bytes:
+        """The header lines that every request to it has: Host, and the engine's own key, read when first needed."""
+        return self._lines if self._lines is not None else self._make_lines()
+
+    def now(self) -> float:
+        """The relay's clock."""
+        return self._clock()
 
     def is_down(self, now: float) -> bool:
         """Whether it could not be reached a moment ago."""
@@ -99,21 +122,21 @@ class Backend:
 
     def take(self) -> Upstream | None:
         """The idle connection that was used last, or None."""
-        oldest = self._clock() - IDLE_SECONDS
-        while self._idle:
-            upstream = self._idle.pop()
-            if upstream.idle_since > oldest and upstream.is_quiet():
+        idle = self._idle
+        while idle:
+            upstream = idle.pop()
+            if upstream.is_quiet() and upstream.idle_since > self._clock() - IDLE_SECONDS:
                 return upstream
             upstream.close()
         return None
 
-    def release(self, upstream: Upstream) -> None:
+    def release(self, upstream: Upstream, now: float) -> None:
         """Keep a connection for the next request."""
-        if len(self._idle) >= MOST_IDLE:
+        if len(self._idle) < MOST_IDLE:
+            upstream.idle_since = now
+            self._idle.append(upstream)
+        else:
             upstream.close()
-            return
-        upstream.idle_since = self._clock()
-        self._idle.append(upstream)
 
     def forget(self, upstream: Upstream) -> None:
         """A connection ended while it was idle."""
@@ -126,7 +149,7 @@ class Backend:
         while self._idle and self._idle[0].idle_since <= oldest:
             self._idle.pop(0).close()
 
-    def connect(self, exchange: Exchange) -> Callable[[], object]:
+    def connect(self, exchange: Request) -> Callable[[], object]:
         """Open a connection for this request; returns what gives it up."""
         task = self._loop.create_task(self._connect(exchange))
         self._tasks.add(task)
@@ -140,7 +163,7 @@ class Backend:
         while self._idle:
             self._idle.pop().close()
 
-    async def _connect(self, exchange: Exchange) -> None:
+    async def _connect(self, exchange: Request) -> None:
         def make() -> Upstream:
             return Upstream(self)
 
@@ -156,6 +179,17 @@ class Backend:
             exchange.not_connected()
         else:
             exchange.connected(upstream)
+
+    def _make_lines(self) -> bytes:
+        endpoint = self._endpoint
+        lines = b"Host: %b\r\n" % (b"localhost" if endpoint.uds else f"{endpoint.host}:{endpoint.port}".encode())
+        if self._key_file is not None:
+            key = _read_key(self._key_file)
+            if key is None:  # tried again with the next request
+                return lines
+            lines += b"Authorization: Bearer %b\r\n" % key
+        self._lines = lines
+        return lines
 
 
 def _read_key(path: Path) -> bytes | None:

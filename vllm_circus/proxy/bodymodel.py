@@ -59,8 +59,8 @@ class ModelFinder(Protocol):
     name: str | None
     conflict: bool
 
-    def feed(self, data: bytes) -> None:
-        """Read the next piece. Raises BadBody."""
+    def feed(self, data: bytes, at: int = 0) -> None:
+        """Read the next piece, which begins at `at`. Raises BadBody."""
 
     def finish(self) -> None:
         """The body is complete. Raises BadBody where it should not be."""
@@ -72,7 +72,7 @@ class NoModel:
     name: str | None = None
     conflict = False
 
-    def feed(self, data: bytes) -> None:
+    def feed(self, data: bytes, at: int = 0) -> None:
         """See ModelFinder."""
 
     def finish(self) -> None:
@@ -94,12 +94,12 @@ class JsonModel:
         self._wanted = False
         self._state: Callable[[JsonModel, bytes, int], int] = JsonModel._start
 
-    def feed(self, data: bytes) -> None:
+    def feed(self, data: bytes, at: int = 0) -> None:
         """See ModelFinder."""
         if self._rest:
-            data = self._rest + data
+            data, at = self._rest + data[at:], 0
             self._rest = b""
-        at, size = 0, len(data)
+        size = len(data)
         while at < size:
             at = self._state(self, data, at)
 
@@ -331,9 +331,9 @@ class FormModel:
         self.name: str | None = None
         self.conflict = False
 
-    def feed(self, data: bytes) -> None:
+    def feed(self, data: bytes, at: int = 0) -> None:
         """See ModelFinder."""
-        data = self._rest + data
+        data = self._rest + data[at:]
         at = 0
         while at >= 0 and self._part != "end":
             at = self._header(data, at) if self._part == "header" else self._content(data, at)

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from vllm_circus.bus.messages import (
+    CHUNK_GAP_BUCKETS,
     DURATION_BUCKETS,
     FIRST_TOKEN_BUCKETS,
     Histogram,
@@ -30,6 +31,11 @@ CLIENT_LEFT = 499
 #: Bytes of a response's end that are searched for its usage.
 TAIL_WINDOW = 16_384
 _USAGE = re.compile(rb'"usage"[ \t\r\n]*:[ \t\r\n]*\{')
+_BACKSLASH = 92
+#: As vLLM writes it.
+_USUAL = re.compile(
+    rb'"usage":\{"prompt_tokens":([0-9]{1,12}),"total_tokens":[0-9]{1,12},"completion_tokens":([0-9]{1,12})[,}]'
+)
 _PROMPT = re.compile(rb'"(?:prompt_tokens|input_tokens)"[ \t\r\n]*:[ \t\r\n]*([0-9]{1,12})')
 _COMPLETION = re.compile(rb'"(?:completion_tokens|output_tokens)"[ \t\r\n]*:[ \t\r\n]*([0-9]{1,12})')
 
@@ -58,6 +64,7 @@ class ModelCounter:
     """The counters of one model; see ModelCounts for what each means."""
 
     __slots__ = (
+        "chunk_gap",
         "chunks",
         "completion_tokens",
         "cut",
@@ -69,36 +76,40 @@ class ModelCounter:
         "response_bytes",
         "statuses",
         "streams",
+        "waiting",
     )
 
     def __init__(self) -> None:
         self.statuses: Counter[int] = Counter()
-        self.in_flight = self.streams = self.chunks = self.cut = 0
+        self.in_flight = self.waiting = self.streams = self.chunks = self.cut = 0
         self.prompt_tokens = self.completion_tokens = 0
         self.request_bytes = self.response_bytes = 0
         self.first_token = Distribution(FIRST_TOKEN_BUCKETS)
         self.duration = Distribution(DURATION_BUCKETS)
+        self.chunk_gap = Distribution(CHUNK_GAP_BUCKETS)
 
-    def add(self, exchange: Exchange, *, cut: bool, tail: Iterable[bytes], now: float) -> None:
-        """Count a finished request. `tail` is the last pieces of its response, `now` the loop's time."""
+    def add(self, exchange: Exchange, now: float) -> None:
+        """Count a finished request; `now` is the relay's clock."""
         self.statuses[exchange.status] += 1
-        self.cut += cut
-        self.chunks += exchange.chunks
-        self.response_bytes += exchange.response_bytes
-        if exchange.intake is not None:
-            self.request_bytes += exchange.intake.total
+        self.request_bytes += exchange.request_bytes
+        self.duration.add(now - exchange.began)
         if exchange.first_at:
             self.first_token.add(exchange.first_at - exchange.began)
-            prompt, completion = read_usage(b"".join(tail))
-            self.prompt_tokens += prompt
-            self.completion_tokens += completion
-        self.duration.add(now - exchange.began)
+            self.chunks += exchange.chunks
+            self.response_bytes += exchange.response_bytes
+
+    def add_usage(self, end: bytes) -> None:
+        """Add the tokens that the end of a response tells of."""
+        prompt, completion = read_usage(end)
+        self.prompt_tokens += prompt
+        self.completion_tokens += completion
 
     def snapshot(self) -> ModelCounts:
         """The counters now."""
         return ModelCounts(
             statuses=dict(self.statuses),
             in_flight=self.in_flight,
+            waiting=self.waiting,
             streams=self.streams,
             chunks=self.chunks,
             prompt_tokens=self.prompt_tokens,
@@ -108,6 +119,7 @@ class ModelCounter:
             response_bytes=self.response_bytes,
             first_token=self.first_token.snapshot(),
             duration=self.duration.snapshot(),
+            chunk_gap=self.chunk_gap.snapshot(),
         )
 
 
@@ -146,6 +158,9 @@ def read_usage(tail: bytes) -> tuple[int, int]:
     quotes are escaped.
     """
     at = tail.rfind(b'"usage"')
+    usual = _USUAL.match(tail, at) if at > 0 and tail[at - 1] != _BACKSLASH else None
+    if usual is not None:
+        return int(usual[1]), int(usual[2])
     while at >= 0:
         match = _USAGE.match(tail, at)
         if match is not None and tail[at - 1 : at] != b"\\":

@@ -9,26 +9,22 @@ second, not per byte.
 
 from __future__ import annotations
 
-import asyncio
-from math import inf
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
-from vllm_circus.proxy.allow import find_page
-from vllm_circus.proxy.errors import BadMessage, Refused, answer, unknown_path
+from vllm_circus.proxy.connection import LARGE_READ, Connection
+from vllm_circus.proxy.errors import BadMessage, Refused, answer
 from vllm_circus.proxy.exchange import Exchange
 from vllm_circus.proxy.framing import MORE
-from vllm_circus.proxy.head import NO_HEAD, check_beginning, parse_request, usable_request_id
-from vllm_circus.proxy.sockets import reset_on_close, was_reset
+from vllm_circus.proxy.glance import SMALL, model_at_a_glance
+from vllm_circus.proxy.head import check_beginning, usable_request_id
+from vllm_circus.proxy.pace import body_deadline
+from vllm_circus.proxy.reception import NOTHING
 
 if TYPE_CHECKING:
     from vllm_circus.proxy.relay import Relay
 
 #: Bytes of later requests that may wait for the present one.
 PIPELINE_ROOM = 64 << 10
-#: Bytes of one read after which the others have their turn: libuv would go on reading a full socket 32 times.
-LARGE_READ = 64 << 10
-#: Seconds that a connection which is to close is still read from, or may take to be written to.
-LINGER_SECONDS = 2.0
 #: Seconds that an idle connection is left while draining, for a request that is already under way.
 DRAIN_GRACE = 1.0
 #: Seconds after a client's half-close before it is asked whether it is still there, and until its answer is looked for.
@@ -37,32 +33,16 @@ _HALF_CLOSE_ANSWER = 0.1
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
-class Downstream(asyncio.Protocol):
-    """See the module. `peer` is the client's address; `write_paused` says that it does not take what is written."""
+class Downstream(Connection):
+    """See the module."""
 
-    __slots__ = (
-        "_buffer",
-        "_deadline",
-        "_exchange",
-        "_half_closed",
-        "_lingering",
-        "_parsing",
-        "_read_paused",
-        "_relay",
-        "_transport",
-        "peer",
-        "write",
-        "write_paused",
-    )
+    __slots__ = ("_buffer", "_exchange", "_half_closed", "_parsing")
 
     def __init__(self, relay: Relay) -> None:
-        self._relay = relay
-        self._transport: asyncio.Transport | None = None
+        super().__init__(relay)
         self._exchange: Exchange | None = None
         self._buffer = b""
-        self._lingering = self._parsing = self._half_closed = self._read_paused = self.write_paused = False
-        self._deadline = inf
-        self.peer = b""
+        self._parsing = self._half_closed = False
 
     def __repr__(self) -> str:
         doing = "busy" if self._exchange else "lingering" if self._lingering else "idle"
@@ -75,22 +55,14 @@ class Downstream(asyncio.Protocol):
 
     # what the loop tells
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """See asyncio.Protocol."""
-        self._transport = cast("asyncio.Transport", transport)
-        self.write = self._transport.write
-        name = transport.get_extra_info("peername")
-        self.peer = name[0].encode() if isinstance(name, tuple) else b"unix"
-        self._deadline = self._relay.clock() + self._relay.limits.header_timeout
-        self._relay.joined(self)
-
     def data_received(self, data: bytes) -> None:
         """See asyncio.Protocol."""
         exchange = self._exchange
-        if self._lingering:
-            return
         if exchange is None:
-            self._requests(data)
+            if self._lingering:
+                return
+            if self._buffer or self.write_paused or not self._plain(data):
+                self._requests(data)
         elif exchange.is_tunnel:
             exchange.send_on(data)
         elif exchange.complete:
@@ -98,11 +70,18 @@ class Downstream(asyncio.Protocol):
         else:
             self._body(exchange, data, 0)
         if len(data) >= LARGE_READ:
-            self._yield()
+            self._take_turns()
 
     def eof_received(self) -> bool:
-        """See asyncio.Protocol: a half-close is one only if a request is whole and waits for its answer."""
+        """See asyncio.Protocol: a half-close is one only if a request is whole and waits for its answer.
+
+        asyncio's TLS knows none: nothing can be written after the client's goodbye.
+        """
         exchange = self._exchange
+        if self.secure:
+            if exchange is not None:
+                self.abort()
+            return False
         if exchange is None and not self._lingering and b"\r\n\r\n" in self._buffer:  # it will have its turn
             self._half_closed = True
             return True
@@ -139,20 +118,11 @@ class Downstream(asyncio.Protocol):
 
     # what the exchange asks for
 
-    def pause_reading(self) -> None:
-        """Take no more from the client."""
-        if not self._read_paused and self._transport is not None and not self._transport.is_closing():
-            self._read_paused = True
-            self._deadline = self._relay.clock() + self._relay.limits.idle_timeout
-            self._transport.pause_reading()
-
     def resume_reading(self) -> None:
         """Read on."""
-        if self._read_paused and self._transport is not None:
-            self._read_paused = False
-            self._deadline = self._relay.clock() + self._relay.limits.header_timeout
-            if not self._transport.is_closing():
-                self._transport.resume_reading()
+        super().resume_reading()
+        if self._exchange is not None and not self._exchange.complete:
+            self._expect_more(self._exchange)
 
     def refuse(self, error: Refused, exchange: Exchange) -> None:
         """Answer a request that goes no further."""
@@ -165,58 +135,57 @@ class Downstream(asyncio.Protocol):
                 request_id=exchange.request_id,
                 keep_alive=keep,
                 head_only=head.method == b"HEAD",
-                extra=relay.cors.lines(head.read.get(b"origin")),
+                extra=exchange.prepared.cors,
             )
         )
-        self.exchange_over(keep_alive=keep)
+        self.exchange_over(keep_alive=keep, now=relay.clock())
 
-    def exchange_over(self, *, keep_alive: bool) -> None:
+    def exchange_over(self, *, keep_alive: bool, now: float) -> None:
         """The answer is written: on to the next request, or to the end."""
-        complete = self._exchange is not None and self._exchange.complete
-        self._exchange = None
+        exchange, self._exchange = self._exchange, None
+        relay = self._relay
         if not keep_alive or (self._half_closed and not self._buffer):
+            complete = exchange is not None and exchange.complete
+            self._buffer = b""
             self._close(linger=not complete)
             if complete and self.write_paused:  # a slow reader is left the time that it has between two pieces
-                self._deadline = self._relay.clock() + self._relay.limits.idle_timeout
+                self._deadline = now + relay.limits.idle_timeout
             return
-        relay = self._relay
-        self.resume_reading()
+        if self._read_paused:
+            self.resume_reading()
         limit = DRAIN_GRACE if relay.draining else relay.limits.keep_alive
-        self._deadline = relay.clock() + (relay.limits.idle_timeout if self.write_paused else limit)
+        self._deadline = now + (relay.limits.idle_timeout if self.write_paused else limit)
         if self._buffer and not self._parsing:
             relay.loop.call_soon(self._requests, b"")
 
     def cut(self, *, reset: bool) -> None:
         """End the connection in the middle of an answer; with `reset` a plain end would look like a whole answer."""
         self._exchange = None
+        self._buffer = b""
         if reset:
-            reset_on_close(self._transport)
-        self._close(linger=False)
+            self._reset()
+        else:
+            self._close(linger=False)
 
     def drain(self) -> None:
-        """The worker is to end: an idle connection gets a moment for a request that is under way."""
+        """See Connection."""
         if self.is_idle:
             self._deadline = min(self._deadline, self._relay.clock() + DRAIN_GRACE)
 
     def end(self) -> None:
-        """The worker ends: say so to who waits for an answer."""
+        """See Connection."""
         if self._exchange is not None:
             self._exchange.fail(Refused(503, "shutting_down", "The proxy is being stopped.", retry_after=1))
         else:
             self.abort()
 
-    def abort(self) -> None:
-        """End it now."""
-        if self._transport is not None:
-            self._transport.abort()
-
     def check(self, now: float) -> None:
-        """Called a few times a second: whether a time limit has passed."""
+        """See Connection."""
         exchange = self._exchange
         if exchange is not None and exchange.complete:
             exchange.check(now)
             if self._half_closed:
-                self._abort_if_reset()
+                self._abort_if_left()
             return
         if now < self._deadline:
             return
@@ -230,6 +199,27 @@ class Downstream(asyncio.Protocol):
             self.abort()
 
     # reading
+
+    def _plain(self, data: bytes) -> bool:
+        """Take a request that is whole, plain and small in one go; False leaves everything to `_requests`."""
+        end = data.find(b"\r\n\r\n") + 4
+        if not SMALL >= len(data) - end > 0:
+            return False
+        relay = self._relay
+        try:
+            prepared, length = relay.reception.read(data[:end])
+        except BadMessage:  # it will be found once more
+            return False
+        if length != len(data) - end or not prepared.plain:
+            return False
+        model = model_at_a_glance(data, end)
+        if model is None:
+            return False
+        given = prepared.head.read.get(b"x-request-id")
+        request_id = relay.new_request_id() if given is None else usable_request_id(given) or relay.new_request_id()
+        exchange = self._exchange = Exchange(relay, self, prepared, length, request_id)
+        exchange.take_whole(data[end:], model)
+        return True
 
     def _requests(self, data: bytes) -> None:
         """Take as many requests as are whole and answered at once; leave the rest in the buffer."""
@@ -269,10 +259,11 @@ class Downstream(asyncio.Protocol):
     def _request(self, data: bytes, end: int) -> bytes:
         """Begin one request, whose head ends at `end`; returns what follows it. Raises BadMessage for a bad head."""
         relay = self._relay
-        head, length = parse_request(data if end == len(data) else data[:end], relay.limits)
+        prepared, length = relay.reception.read(data if end == len(data) else data[:end])
+        head = prepared.head
         request_id = usable_request_id(head.read.get(b"x-request-id")) or relay.new_request_id()
-        exchange = self._exchange = Exchange(relay, self, head, length, request_id)
-        if head.method == b"OPTIONS":
+        exchange = self._exchange = Exchange(relay, self, prepared, length, request_id)
+        if head.method == b"OPTIONS" and prepared.refusal is None:
             self._options(exchange)
             return data[end:]
         try:
@@ -282,25 +273,38 @@ class Downstream(asyncio.Protocol):
             return data[end:]
         if exchange.complete:
             return data[end:]
-        self._deadline = relay.clock() + relay.limits.header_timeout
+        self._paused = 0.0
+        self._expect_more(exchange)
         if head.expects and exchange.has_body and end == len(data):
             self.write(_CONTINUE)
         return self._body(exchange, data, end) if end < len(data) else b""
 
     def _body(self, exchange: Exchange, data: bytes, at: int) -> bytes:
         """Take a piece of the present request's body; what follows it is returned while parsing, else kept."""
-        relay = self._relay
-        self._deadline = relay.clock() + relay.limits.header_timeout
         try:
             end = exchange.receive(data, at)
         except Refused as error:
             exchange.fail(error)
             return b""
+        if end == MORE:
+            self._expect_more(exchange)
         rest = b"" if end == MORE else data[end:]
         if self._parsing or not rest:
             return rest
         self._requests(rest)
         return b""
+
+    def _expect_more(self, exchange: Exchange) -> None:
+        """Set the time for the next piece of the body."""
+        relay = self._relay
+        if not self._read_paused:
+            self._deadline = body_deadline(
+                exchange.began,
+                relay.clock(),
+                exchange.request_bytes,
+                header_timeout=relay.limits.header_timeout,
+                paused=self._paused,
+            )
 
     def _keep(self, data: bytes) -> None:
         """Bytes of a later request."""
@@ -314,26 +318,10 @@ class Downstream(asyncio.Protocol):
         self.resume_reading()
         return data
 
-    def _yield(self) -> None:
-        """Let the other connections have their turn before more is read."""
-        transport = self._transport
-        if transport is None or self._read_paused or transport.is_closing():
-            return
-        transport.pause_reading()
-        self._relay.loop.call_soon(self._go_on)
-
-    def _go_on(self) -> None:
-        transport = self._transport
-        if transport is not None and not self._read_paused and not transport.is_closing():
-            transport.resume_reading()
-
     def _options(self, exchange: Exchange) -> None:
         """Answer OPTIONS here, a preflight above all: browsers send no key with it."""
         relay, head = self._relay, exchange.head
-        page = find_page(head.path)
-        if page is None and head.path != b"*":
-            exchange.fail(unknown_path())
-            return
+        page = exchange.prepared.page
         methods = b", ".join(sorted(page.methods)) if page is not None else b"GET, POST"
         keep = exchange.keep_alive = head.keep_alive and exchange.complete and not relay.draining
         lines = relay.cors.preflight(head.read, methods) + b"x-request-id: %b\r\n" % exchange.request_id
@@ -345,24 +333,8 @@ class Downstream(asyncio.Protocol):
         exchange = self._exchange
         if exchange is None:
             relay = self._relay
-            exchange = self._exchange = Exchange(relay, self, NO_HEAD, None, relay.new_request_id())
+            exchange = self._exchange = Exchange(relay, self, NOTHING, None, relay.new_request_id())
         exchange.fail(error)
-
-    # the end
-
-    def _close(self, *, linger: bool) -> None:
-        transport = self._transport
-        self._lingering = True
-        self._buffer = b""
-        self._deadline = self._relay.clock() + LINGER_SECONDS
-        if transport is None or transport.is_closing():
-            return
-        if linger and transport.can_write_eof():
-            self.resume_reading()
-            self._deadline = self._relay.clock() + LINGER_SECONDS
-            transport.write_eof()
-        else:
-            transport.close()
 
     def _probe(self, exchange: Exchange) -> None:
         """Ask a client that half-closed whether it is there: its kernel answers for one that is gone.
@@ -374,10 +346,6 @@ class Downstream(asyncio.Protocol):
             return
         if exchange.head.minor:
             self.write(_CONTINUE)
-            self._relay.loop.call_later(_HALF_CLOSE_ANSWER, self._abort_if_reset)
+            self._relay.loop.call_later(_HALF_CLOSE_ANSWER, self._abort_if_left)
         else:
-            self.abort()
-
-    def _abort_if_reset(self) -> None:
-        if self._transport is not None and was_reset(self._transport):
             self.abort()

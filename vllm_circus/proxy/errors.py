@@ -26,6 +26,7 @@ REASONS = {
     413: b"Content Too Large",
     414: b"URI Too Long",
     417: b"Expectation Failed",
+    429: b"Too Many Requests",
     431: b"Request Header Fields Too Large",
     500: b"Internal Server Error",
     501: b"Not Implemented",
@@ -39,6 +40,7 @@ _ANTHROPIC_TYPES = {
     403: "permission_error",
     404: "not_found_error",
     413: "request_too_large",
+    429: "rate_limit_error",
     503: "overloaded_error",
 }
 _LONGEST_NAME = 200
@@ -128,7 +130,7 @@ def body_of(error: Refused, *, anthropic: bool, request_id: str) -> bytes:
         kind = _ANTHROPIC_TYPES.get(status, fallback)
         document = {"type": "error", "error": {"type": kind, "message": message}, "request_id": request_id}
     else:
-        kind = "invalid_request_error" if status < 500 else "server_error"
+        kind = "rate_limit_error" if status == 429 else "invalid_request_error" if status < 500 else "server_error"
         document = {"error": {"message": message, "type": kind, "param": error.param, "code": error.code}}
     return json.dumps(document).encode()
 

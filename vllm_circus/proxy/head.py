@@ -16,38 +16,32 @@ from functools import lru_cache
 
 from vllm_circus.config.models import Limits
 from vllm_circus.proxy.errors import BadMessage
+from vllm_circus.proxy.fields import (
+    LINES,
+    PASSES,
+    READS,
+    TOKEN,
+    USUAL_LINE,
+    drop_named,
+    make_roles,
+    read_connection,
+    read_length,
+    split_line,
+)
 
-_TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]"
-_FIELDS = rb"((?:" + _TOKEN + rb"++:[\t\x20-\x7e\x80-\xff]*+\r\n)*+)\r\n"
-_REQUEST = re.compile(rb"(" + _TOKEN + rb"{1,32}) ([\x21-\x7e]++) HTTP/1\.([01])\r\n" + _FIELDS)
-_REQUEST_LINE = re.compile(_TOKEN + rb"{1,32} [\x21-\x7e]++ HTTP/(\d)\.(\d)\r\n")
+_REQUEST = re.compile(rb"(" + TOKEN + rb"{1,32}) ([\x21-\x7e]++) HTTP/1\.([01])\r\n" + LINES)
+_REQUEST_LINE = re.compile(TOKEN + rb"{1,32} [\x21-\x7e]++ HTTP/(\d)\.(\d)\r\n")
 _ABSOLUTE = re.compile(rb"(?i:https?)://([^/?#]*)(.*)")
 _HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(?::[0-9]{0,5})?")
-#: Content-Length as clients write it; its line is taken out before the rest is looked up.
-_LENGTH_LINE = re.compile(rb"\r\n[Cc]ontent-[Ll]ength: ([0-9]{1,18})(?=\r\n)")
-_LENGTH = re.compile(rb"[0-9]{1,18}")
 _REQUEST_ID = re.compile(rb"[!-~]{1,128}")
 
-#: What a field is to us: names not listed here pass.
-_DROPPED = frozenset(
-    b"keep-alive proxy-connection proxy-authenticate proxy-authorization te x-vllm-circus-error".split()
+_ROLES = make_roles(
+    dropped=b"x-vllm-circus-error",
+    # written anew where an engine should see it
+    read=b"host connection content-length transfer-encoding expect authorization x-api-key x-request-id"
+    b" x-forwarded-for x-forwarded-proto upgrade",
+    noted=b"content-type origin access-control-request-method access-control-request-headers",
 )
-#: Read by us, and written anew where an engine should see it.
-_READ = frozenset(
-    b"host connection content-length transfer-encoding expect authorization x-api-key x-request-id x-forwarded-for"
-    b" x-forwarded-proto upgrade".split()
-)
-#: Read by us, and passed as they are.
-_NOTED = frozenset(b"content-type origin access-control-request-method access-control-request-headers".split())
-
-_PASSES, _READS = 1, 2  # bits: the line goes on, we look at it
-
-
-_ROLES = dict.fromkeys(_DROPPED, 0) | dict.fromkeys(_READ, _READS) | dict.fromkeys(_NOTED, _READS | _PASSES)
-#: Bytes of a line up to which it is worth remembering.
-_USUAL_LINE = 256
-#: The same of a whole head: 1024 of them are some ten megabytes at the most, with what is made of each.
-_USUAL_HEAD = 2048
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,19 +51,19 @@ class RequestHead:
     Attributes:
         path, query: of the target, without the question mark; an absolute target has lost its scheme and host.
         minor: 0 or 1, of HTTP/1.x.
-        lines: the field lines that pass to an engine, without line ends.
+        line: bytes of the request line.
         keep_alive: the client wants the connection to stay.
         expects: the client waits for `100 Continue` before it sends the body.
         upgrade: the lower-case protocol of an Upgrade that Connection names too, or empty.
         read: the fields that we read ourselves, by lower-case name.
-        start, rest: what an engine gets of it, up to the value of Host, and after the fields that we write.
+        start, rest: what an engine gets of it: the request line, and the field lines that pass, each with its end.
     """
 
     method: bytes
     path: bytes
     query: bytes
     minor: int
-    lines: tuple[bytes, ...]
+    line: int
     chunked: bool
     keep_alive: bool
     expects: bool
@@ -80,7 +74,7 @@ class RequestHead:
 
 
 #: Stands for the head of what is no request: how it would have gone on is not known.
-NO_HEAD = RequestHead(b"", b"", b"", 1, (), True, False, False, b"", {}, b"", b"")
+NO_HEAD = RequestHead(b"", b"", b"", 1, 0, True, False, False, b"", {}, b"", b"")
 
 
 def check_beginning(data: bytes | bytearray, limits: Limits) -> None:
@@ -89,40 +83,29 @@ def check_beginning(data: bytes | bytearray, limits: Limits) -> None:
     if (len(data) if line < 0 else line) > limits.max_request_line:
         raise BadMessage("The request line is too long.", status=414, code="uri_too_long")
     if line >= 0 and len(data) - line > limits.max_header_bytes + 4:
-        raise BadMessage("The header is too large.", status=431, code="header_too_large")
+        raise header_too_large()
     if data.count(b"\n") != data.count(b"\r\n"):
         raise BadMessage("A line of the header does not end with CRLF.")
-    if data and not re.match(_TOKEN + rb"|\r", data[:1]):
+    if data and not re.match(TOKEN + rb"|\r", data[:1]):
         raise BadMessage("This is not an HTTP request.")
 
 
-def parse_request(raw: bytes, limits: Limits) -> tuple[RequestHead, int | None]:
-    """A whole head, from its request line to the empty line, and its Content-Length. Raises BadMessage."""
+def header_too_large() -> BadMessage:
+    """431."""
+    return BadMessage("The header is too large.", status=431, code="header_too_large")
+
+
+def parse_head(raw: bytes, limits: Limits) -> RequestHead:
+    """A head, from its request line to the empty line, perhaps without its Content-Length. Raises BadMessage."""
     line = raw.find(b"\r\n")
     if line > limits.max_request_line:
         raise BadMessage("The request line is too long.", status=414, code="uri_too_long")
-    if len(raw) - line > limits.max_header_bytes + 4:
-        raise BadMessage("The header is too large.", status=431, code="header_too_large")
-    match = _LENGTH_LINE.search(raw)
-    shape = raw[: match.start()] + raw[match.end() :] if match is not None else raw
-    head = _parse_shape(shape) if len(shape) <= _USUAL_HEAD else _parse_shape.__wrapped__(shape)
-    if raw.count(b"\r\n") - 2 > limits.max_header_count:
-        raise BadMessage("The header has too many fields.", status=431, code="header_too_large")
-    other = head.read.get(b"content-length")
-    if match is None:
-        return head, _length(other) if other is not None else None
-    if other is not None or head.chunked:
-        raise _two_framings()
-    return head, int(match[1])
-
-
-@lru_cache(maxsize=1024)
-def _parse_shape(raw: bytes) -> RequestHead:
-    """A head, perhaps without its Content-Length. Raises BadMessage."""
     match = _REQUEST.fullmatch(raw)
     if match is None:
         raise _explained(raw)
     method, target, version, fields = match.groups()
+    if fields.count(b"\r\n") > limits.max_header_count:
+        raise BadMessage("The header has too many fields.", status=431, code="header_too_large")
     minor = version[0] - 48
     path, query = _split_target(method, target)
     lines, read = _sort_fields(fields.split(b"\r\n"))
@@ -136,15 +119,25 @@ def _parse_shape(raw: bytes) -> RequestHead:
         path,
         query,
         minor,
-        tuple(lines),
+        line,
         chunked,
         keep_alive,
         _expects(read.get(b"expect"), minor),
         read.get(b"upgrade", b"").lower() if upgrade else b"",
         read,
-        b"%b %b%b HTTP/1.1\r\nHost: " % (method, path, b"?" + query if query else b""),
-        b"\r\n".join((b"", *([b"Transfer-Encoding: chunked"] if chunked else []), *lines, b"", b"")),
+        b"%b %b%b HTTP/1.1\r\n" % (method, path, b"?" + query if query else b""),
+        b"".join(line + b"\r\n" for line in lines),
     )
+
+
+def whole_length(head: RequestHead, length: int | None) -> int | None:
+    """The Content-Length, where `length` is what `cut_length` took out of the head. Raises BadMessage for two."""
+    other = head.read.get(b"content-length")
+    if length is None:
+        return None if other is None else _length(other)
+    if other is not None or head.chunked:
+        raise _two_framings()
+    return length
 
 
 def _explained(raw: bytes) -> BadMessage:
@@ -179,10 +172,10 @@ def _sort_fields(lines: list[bytes]) -> tuple[list[bytes], dict[bytes, bytes]]:
     for line in lines:
         if not line:  # the last one
             break
-        role, name, value = _read_line(line) if len(line) <= _USUAL_LINE else _read_line.__wrapped__(line)
-        if role & _PASSES:
+        role, name, value = _read_line(line) if len(line) <= USUAL_LINE else _read_line.__wrapped__(line)
+        if role & PASSES:
             keep.append(line)
-        if role & _READS:
+        if role & READS:
             read[name] = _joined(name, read[name], value) if name in read else value
     return keep, read
 
@@ -190,13 +183,11 @@ def _sort_fields(lines: list[bytes]) -> tuple[list[bytes], dict[bytes, bytes]]:
 @lru_cache(maxsize=4096)
 def _read_line(line: bytes) -> tuple[int, bytes, bytes]:
     """Role, lower-case name and value of a field line: clients send most lines over and over."""
-    colon = line.find(b":")
-    name = line[:colon].lower()
-    value = line[colon + 1 :].strip(b" \t")
+    name, value = split_line(line)
     # Some servers take `Content_Length` for `Content-Length`: such a twin of a field that matters never passes.
     if b"_" in name and name.replace(b"_", b"-") in _ROLES:
         raise BadMessage("A header field has an underscore where a hyphen belongs.")
-    return _ROLES.get(name, _PASSES), name, value
+    return _ROLES.get(name, PASSES), name, value
 
 
 #: Fields that may come more than once: the values are joined with commas, as RFC 9110, section 5.3, allows.
@@ -226,9 +217,10 @@ def _two_framings() -> BadMessage:
 
 
 def _length(value: bytes) -> int:
-    if not _LENGTH.fullmatch(value):
+    length = read_length(value)
+    if length is None:
         raise BadMessage("Content-Length is not a number.")
-    return int(value)
+    return length
 
 
 def _expects(value: bytes | None, minor: int) -> bool:
@@ -248,49 +240,36 @@ def _check_host(host: bytes | None, minor: int) -> None:
         raise BadMessage("The Host header is malformed.")
 
 
-def read_connection(value: bytes | None, minor: int) -> tuple[bool, bool, set[bytes]]:
-    """Whether the connection is to stay, whether it is to be upgraded, and the fields that end here with it."""
-    if value is None:
-        return minor == 1, False, set()
-    options = {option.strip(b" \t") for option in value.lower().split(b",")}
-    keep_alive = b"close" not in options and (minor == 1 or b"keep-alive" in options)
-    return keep_alive, b"upgrade" in options and minor == 1, options - {b"close", b"keep-alive", b"upgrade", b""}
-
-
-def drop_named(lines: list[bytes], names: set[bytes]) -> list[bytes]:
-    """Lines less the fields of those (lower-case) names."""
-    return [line for line in lines if line[: line.find(b":")].lower() not in names]
-
-
 def usable_request_id(given: bytes | None) -> bytes | None:
     """The client's X-Request-Id, where it is one that may go into headers and logs."""
     return given if given is not None and _REQUEST_ID.fullmatch(given) else None
 
 
-def engine_head(
-    head: RequestHead,
-    length: int | None,
-    *,
-    host: bytes,
-    request_id: bytes,
-    peer: bytes,
-    key: bytes | None,
-    tunnel: bool = False,
-) -> bytes:
-    """The head that goes to an engine, framing included: our fields, then the client's lines.
+def forwarded_lines(peer: bytes, *, secure: bool) -> bytes:
+    """The lines that tell an engine who asks, and how: X-Forwarded-For and -Proto, each with its line end."""
+    return b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\n" % (peer, b"https" if secure else b"http")
 
-    `key` is the engine's own API key; the client's is never in `lines`. `tunnel` hands the Upgrade on.
-    """
+
+def forwarded(head: RequestHead, peer: bytes, *, secure: bool) -> bytes:
+    """The same for a request that says itself whom it is forwarded for."""
     given = head.read.get(b"x-forwarded-for")
-    proto = b"https" if head.read.get(b"x-forwarded-proto", b"").lower() == b"https" else b"http"
-    return b"%b%b\r\nX-Request-Id: %b\r\nX-Forwarded-For: %b\r\nX-Forwarded-Proto: %b%b%b%b%b" % (
-        head.start,
-        host,
-        request_id,
-        peer if given is None else given + b", " + peer,
-        proto,
-        b"\r\nContent-Length: %d" % length if length is not None else b"",
-        b"\r\nConnection: Upgrade\r\nUpgrade: " + head.upgrade if tunnel else b"",
-        b"\r\nAuthorization: Bearer " + key if key is not None else b"",
-        head.rest,
-    )
+    https = secure or head.read.get(b"x-forwarded-proto", b"").lower() == b"https"
+    return forwarded_lines(peer if given is None else given + b", " + peer, secure=https)
+
+
+def engine_head(
+    head: RequestHead, length: int | None, *, lines: bytes, forwarded: bytes, request_id: bytes, tunnel: bool = False
+) -> bytes:
+    """The head that goes to an engine, with one framing: our fields, then the client's lines.
+
+    `lines` are the engine's own (Host, its key), `forwarded` those of `forwarded_lines`, each with its line end; the
+    client's key is never among what passes. `length` is that of the body; None stands for chunks, or for no body.
+    `tunnel` hands the Upgrade on.
+    """
+    if length is not None:
+        framing = b"Content-Length: %d\r\n" % length
+    else:
+        framing = b"Transfer-Encoding: chunked\r\n" if head.chunked else b""
+    if tunnel:
+        framing += b"Connection: Upgrade\r\nUpgrade: %b\r\n" % head.upgrade
+    return b"%b%b%bX-Request-Id: %b\r\n%b%b\r\n" % (head.start, lines, forwarded, request_id, framing, head.rest)

@@ -1,7 +1,8 @@
 """The request's body on its way in: framed, searched for its model, held until it may go on. Pure.
 
 Rules: the raw bytes are kept as they came, chunk framing included, and given away in one go; what is decoded is only
-looked at. The limit counts the body proper, so nobody gets around it with tiny chunks.
+looked at. A large piece is never copied: it is kept as a view of what was read. The limit counts the body proper, so
+nobody gets around it with tiny chunks.
 """
 
 from __future__ import annotations
@@ -9,15 +10,19 @@ from __future__ import annotations
 from vllm_circus.proxy.allow import Page, Where
 from vllm_circus.proxy.bodymodel import BadBody, FormModel, JsonModel, ModelFinder, NoModel
 from vllm_circus.proxy.errors import BadMessage, Refused
-from vllm_circus.proxy.framing import MORE, BadFraming, ByChunks, ByLength, Framing
+from vllm_circus.proxy.framing import MORE, BadFraming, ByChunks
 from vllm_circus.proxy.head import RequestHead
+
+#: A piece of a body, as it came.
+Piece = bytes | memoryview
 
 #: Chunk framing may be so many times as long as what it frames, beside `_FRAMING_FREE`.
 _FRAMING_SHARE = 4
 _FRAMING_FREE = 64 << 10
-
 #: Bytes of a body on a path whose body names no model: it is held whole, and some such paths need no key.
 _NO_MODEL_LIMIT = 64 << 10
+#: Bytes from which a view is cheaper than a copy.
+_LARGE = 4096
 
 
 class Intake:
@@ -30,7 +35,7 @@ class Intake:
         total: raw bytes that came.
     """
 
-    __slots__ = ("_finder", "_framing", "_limit", "_pieces", "complete", "error", "held", "total")
+    __slots__ = ("_chunks", "_finder", "_left", "_limit", "_pieces", "complete", "error", "held", "total")
 
     def __init__(self, head: RequestHead, length: int | None, page: Page, limit: int) -> None:
         """Raises Refused where the header alone shows that the body will not do; `limit` is in bytes."""
@@ -38,19 +43,16 @@ class Intake:
             limit = min(limit, _NO_MODEL_LIMIT)
         self._limit = limit
         if length is not None and length > limit:
-            raise _too_large(limit)
+            raise too_large(limit)
         self._finder = _finder(head, page)
-        self._framing: Framing | None = None
-        if head.chunked:
-            self._framing = ByChunks()
-        elif length:
-            self._framing = ByLength(length)
-        self._pieces: list[bytes] = []
+        self._chunks = ByChunks() if head.chunked else None
+        self._left = length or 0
+        self._pieces: list[Piece] = []
         self.held = self.total = 0
         self.error: Refused | None = None
-        self.complete = self._framing is None
+        self.complete = not head.chunked and not length
         if self.complete:
-            self._search(b"")
+            self._finish()
 
     @property
     def model(self) -> str | None:
@@ -59,51 +61,76 @@ class Intake:
 
     def feed(self, data: bytes, at: int) -> int:
         """Read on from `at`: index after the body's last byte, or `MORE`. Raises Refused."""
-        framing = self._framing
-        if framing is None:
+        if self.complete:
             return at
-        parts: list[bytes] = []
-        try:
-            end = framing.feed(data, at, parts)
-        except BadFraming as error:
-            raise BadMessage(f"The body is malformed: {error}.") from None
-        piece = data if at == 0 and end in {MORE, len(data)} else data[at : end if end != MORE else None]
-        self.total += len(piece)
-        if framing.payload > self._limit:
-            raise _too_large(self._limit)
-        if self.total > _FRAMING_FREE + _FRAMING_SHARE * framing.payload:
-            raise BadMessage("The body is nearly all chunk framing.")
+        end = self._by_length(data, at) if self._chunks is None else self._by_chunks(self._chunks, data, at)
+        stop = len(data) if end == MORE else end
+        piece: Piece = data
+        if at or stop != len(data):
+            piece = memoryview(data)[at:stop] if stop - at >= _LARGE else data[at:stop]
         self._pieces.append(piece)
-        self.held += len(piece)
-        self.complete = end != MORE
-        self._search(b"".join(parts))
+        self.held += stop - at
+        self.total += stop - at
+        if self._chunks is not None and self.total > _FRAMING_FREE + _FRAMING_SHARE * self._chunks.payload:
+            raise BadMessage("The body is nearly all chunk framing.")
+        if end != MORE:
+            self.complete = True
+            self._finish()
         return end
 
-    def _search(self, data: bytes) -> None:
+    def _by_length(self, data: bytes, at: int) -> int:
+        left, have = self._left, len(data) - at
+        if have <= left:
+            self._search(data, at)
+            self._left = left - have
+            return len(data) if have == left else MORE
+        self._left = 0
+        self._search(data[at : at + left], 0)
+        return at + left
+
+    def _by_chunks(self, chunks: ByChunks, data: bytes, at: int) -> int:
+        parts: list[bytes] = []
+        try:
+            end = chunks.feed(data, at, parts)
+        except BadFraming as error:
+            raise BadMessage(f"The body is malformed: {error}.") from None
+        if chunks.payload > self._limit:
+            raise too_large(self._limit)
+        self._search(b"".join(parts), 0)
+        return end
+
+    def _search(self, data: bytes, at: int) -> None:
         """Look for the model; what is wrong with the body is noted, since where it ends is known all the same."""
         if self.error is not None:
             return
-        finder = self._finder
         try:
-            if data:
-                finder.feed(data)
-            if self.complete:
-                finder.finish()
+            self._finder.feed(data, at)
         except Refused as error:
             self.error = error
-        if finder.conflict:
+        self._note_conflict()
+
+    def _finish(self) -> None:
+        if self.error is not None:
+            return
+        try:
+            self._finder.finish()
+        except Refused as error:
+            self.error = error
+        self._note_conflict()
+
+    def _note_conflict(self) -> None:
+        if self._finder.conflict:
             self.error = Refused(400, "duplicate_model", "Two different models are named.", param="model")
 
-    def take(self) -> bytes:
+    def take(self) -> list[Piece]:
         """What is held; it is held no longer."""
-        data = self.peek()
-        self._pieces = []
+        pieces, self._pieces = self._pieces, []
         self.held = 0
-        return data
+        return pieces
 
-    def peek(self) -> bytes:
+    def peek(self) -> list[Piece]:
         """What is held; it stays."""
-        return self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        return list(self._pieces)
 
 
 def _finder(head: RequestHead, page: Page) -> ModelFinder:
@@ -117,5 +144,6 @@ def _finder(head: RequestHead, page: Page) -> ModelFinder:
     return NoModel()
 
 
-def _too_large(limit: int) -> Refused:
+def too_large(limit: int) -> Refused:
+    """413."""
     return Refused(413, "body_too_large", f"The body is larger than {limit} bytes.")

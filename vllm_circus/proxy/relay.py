@@ -19,18 +19,21 @@ from urllib.parse import parse_qs
 from vllm_circus.bus.messages import ModelsMessage
 from vllm_circus.lifecycle.states import State
 from vllm_circus.logline import clean
-from vllm_circus.plan.types import Endpoint, Plan
-from vllm_circus.proxy.allow import Where, stored_id
+from vllm_circus.plan.types import Endpoint, ModelPlan, Plan
+from vllm_circus.proxy.allow import stored_id
 from vllm_circus.proxy.backend import Backend
 from vllm_circus.proxy.cors import Cors
 from vllm_circus.proxy.counters import Counters
-from vllm_circus.proxy.errors import Refused
+from vllm_circus.proxy.errors import Refused, missing_model, unknown_model
+from vllm_circus.proxy.group import Group
 from vllm_circus.proxy.keys import Keys
+from vllm_circus.proxy.reception import Reception
 from vllm_circus.proxy.routes import STALE, Table, make_table
 
 if TYPE_CHECKING:
-    from vllm_circus.proxy.downstream import Downstream
+    from vllm_circus.proxy.connection import Connection
     from vllm_circus.proxy.exchange import Exchange
+    from vllm_circus.proxy.request import Request
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +41,8 @@ log = logging.getLogger(__name__)
 MOST_HELD = 1 << 30
 #: Responses whose model is remembered, for `/v1/responses/{id}`.
 MOST_STORED = 10_000
+#: Request ids are made so many at a time.
+_IDS_AT_ONCE = 256
 _RESPONSE_ID = re.compile(rb'"id"[ \t\r\n]*:[ \t\r\n]*"(resp_[A-Za-z0-9_-]{1,120})"')
 
 
@@ -73,14 +78,15 @@ class Relay:
         self.models_at = 0.0
         self.on_finished: Callable[[Exchange, bool], None] | None = None
         self.on_crowd: Callable[[int], None] | None = None
-        self.connections: set[Downstream] = set()
+        self.connections: set[Connection] = set()
         self._believed = True
         self._held = 0
         self._stored: OrderedDict[str, str] = OrderedDict()
-        self._random = b""
+        self._ids: list[bytes] = []
+        self.reception = Reception(keys, self.cors, self.limits)
         self.table: Table = make_table(plan, None)
         timeout = self.limits.connect_timeout
-        self.control = Backend("control", control, loop=loop, clock=clock, connect_timeout=timeout, is_control=True)
+        self.control = Backend("control", control, loop=loop, clock=clock, connect_timeout=timeout)
         self.backends = {
             model.name: Backend(
                 model.name,
@@ -88,20 +94,51 @@ class Relay:
                 loop=loop,
                 clock=clock,
                 connect_timeout=timeout,
+                counter=self.counters.models[model.name],
+                ejection=model.ejection,
                 key_file=plan.instance.secrets / f"{model.name}.json" if model.keyed else None,
             )
             for model in plan.models
         }
+        self._families = self._make_groups()
+        #: Every name that a client may use; None is the default model.
+        self.groups: dict[str | None, Group] = {
+            name: self._families[route.group] for name, route in self.table.names.items()
+        }
+        if self.table.default is not None:
+            self.groups[None] = self._families[self.table.default.group]
+
+    def _make_groups(self) -> dict[str, Group]:
+        plan = self.plan
+        members: dict[str, list[ModelPlan]] = {}
+        for model in plan.models:
+            members.setdefault(model.group, []).append(model)
+        groups = {
+            name: Group(
+                models[0],
+                [self.backends[model.name] for model in models],
+                loop=self.loop,
+                clock=self.clock,
+                workers=plan.proxy.workers,
+                exact_usage=plan.proxy.exact_usage,
+            )
+            for name, models in members.items()
+        }
+        for name, models in members.items():
+            if models[0].fallback is not None:
+                groups[name].fallback = groups[models[0].fallback]
+                groups[name].update(None)
+        return groups
 
     # what connections ask for
 
-    def joined(self, down: Downstream) -> None:
+    def joined(self, down: Connection) -> None:
         """A client came."""
         self.connections.add(down)
         if self.on_crowd is not None:
             self.on_crowd(len(self.connections))
 
-    def left(self, down: Downstream) -> None:
+    def left(self, down: Connection) -> None:
         """A client's connection ended."""
         self.connections.discard(down)
         if self.on_crowd is not None:
@@ -115,22 +152,21 @@ class Relay:
 
     def new_request_id(self) -> bytes:
         """32 hexadecimal digits."""
-        if not self._random:
-            self._random = os.urandom(512)
-        value, self._random = self._random[:16], self._random[16:]
-        return value.hex().encode()
+        if not self._ids:
+            digits = os.urandom(16 * _IDS_AT_ONCE).hex().encode()
+            self._ids = [digits[at : at + 32] for at in range(0, len(digits), 32)]
+        return self._ids.pop()
 
-    def find_backend(self, exchange: Exchange) -> Backend:
-        """Where this request goes; sets its counter. Raises Refused."""
-        page, intake = exchange.page, exchange.intake
-        assert page is not None and intake is not None  # noqa: S101, PT018 - Exchange.begin() saw to it
-        if page.where is Where.CONTROL:
-            return self.control
-        route = self.table.find(intake.model if page.in_body else self._named_elsewhere(exchange))
-        exchange.counter = self.counters.models[route.model]
-        if route.refusal is not None:
-            raise route.refusal.again()
-        return self.backends[route.model]
+    def find_group(self, exchange: Request) -> Group:
+        """Which model answers this request. Raises Refused where nobody is called so."""
+        page = exchange.prepared.page
+        name = exchange.model
+        if page is None or not page.in_body:
+            name = exchange.model = self._named_elsewhere(exchange)
+        group = self.groups.get(name)
+        if group is not None:
+            return group
+        raise missing_model() if name is None else unknown_model(name)
 
     def remember(self, exchange: Exchange, data: bytes) -> None:
         """Note which model a stored response came from."""
@@ -145,7 +181,7 @@ class Relay:
         if self.on_finished is not None:
             self.on_finished(exchange, cut)
 
-    def _named_elsewhere(self, exchange: Exchange) -> str | None:
+    def _named_elsewhere(self, exchange: Request) -> str | None:
         """The model that the query names, or the one that made the response asked for."""
         named = parse_qs(exchange.head.query.decode("ascii")).get("model")
         if named:
@@ -159,7 +195,7 @@ class Relay:
         """A snapshot of the states has come; True where the routes changed."""
         changed = self.models is None or message.sequence != self.models.sequence or not self._believed
         self.models, self.models_at, self._believed = message, self.clock(), True
-        self.table = make_table(self.plan, message)
+        self._take_table(make_table(self.plan, message))
         if changed:
             for state in message.models:
                 if state.state is State.READY and state.name in self.backends:
@@ -176,7 +212,15 @@ class Relay:
         if self._believed and self.models is not None and now - self.models_at > STALE:
             log.warning("no word from the health plugin for %.0f s: every model is tried", STALE)
             self._believed = False
-            self.table = make_table(self.plan, self.models, believed=False)
+            self._take_table(make_table(self.plan, self.models, believed=False))
+
+    def _take_table(self, table: Table) -> None:
+        """Route by these states from now on."""
+        self.table = table
+        for name, backend in self.backends.items():
+            backend.is_ready = name in table.ready
+        for name, group in self._families.items():
+            group.update(table.refusals.get(name))
 
     def drain(self) -> None:
         """Take no further requests on connections that are idle, and close each after its answer."""
@@ -199,12 +243,12 @@ class Relay:
 
 def log_line(exchange: Exchange, *, cut: bool, now: float) -> str:
     """The request log's line: names cleaned, never a body. Times in milliseconds, `-` where there was no first byte."""
-    head, intake = exchange.head, exchange.intake
+    head = exchange.head
     first = f"{(exchange.first_at - exchange.began) * 1000:.1f}" if exchange.first_at else "-"
-    model = clean((intake.model if intake is not None else None) or "-")
+    model = clean(exchange.model or "-")
     return (
         f"request id={exchange.request_id.decode()} client={exchange.down.peer.decode()}"
         f" method={head.method.decode() or '-'} path={clean(head.path.decode('latin-1')) or '-'}"
         f" model={model} status={exchange.status} first_ms={first} total_ms={(now - exchange.began) * 1000:.1f}"
-        f" in={intake.total if intake is not None else 0} out={exchange.response_bytes}{' cut' if cut else ''}"
+        f" in={exchange.request_bytes} out={exchange.response_bytes}{' cut' if cut else ''}"
     )

@@ -13,8 +13,21 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from vllm_circus.proxy.errors import BadResponse
+from vllm_circus.proxy.fields import (
+    LINES,
+    PASSES,
+    READS,
+    USUAL_HEAD,
+    USUAL_LINE,
+    VALUE,
+    cut_length,
+    drop_named,
+    make_roles,
+    read_connection,
+    read_length,
+    split_line,
+)
 from vllm_circus.proxy.framing import ByChunks, ByEnd, ByLength, Framing
-from vllm_circus.proxy.head import drop_named, read_connection
 
 #: Bytes of one response head; an engine's is below 1 KiB.
 LONGEST_HEAD = 65_536
@@ -22,26 +35,12 @@ LONGEST_HEAD = 65_536
 #: Marks an answer as the proxy's own; no engine's passes.
 ERROR_HEADER = b"x-vllm-circus-error"
 
-_TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]"
-_RESPONSE = re.compile(
-    rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: ([\t\x20-\x7e\x80-\xff]*+))?\r\n"
-    rb"((?:" + _TOKEN + rb"++:[\t\x20-\x7e\x80-\xff]*+\r\n)*+)\r\n"
-)
-#: Content-Length as engines write it; its line is taken out before the rest is looked up.
-_LENGTH_LINE = re.compile(rb"\r\n[Cc]ontent-[Ll]ength: ([0-9]{1,18})(?=\r\n)")
-_LENGTH = re.compile(rb"[0-9]{1,18}")
-_DROPPED = frozenset(b"keep-alive proxy-connection proxy-authenticate proxy-authorization te".split())
-_READ = frozenset(b"connection content-length transfer-encoding upgrade x-vllm-circus-error".split())
+_RESPONSE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: (" + VALUE + rb"))?\r\n" + LINES)
 _FRAMING = frozenset((b"content-length", b"transfer-encoding"))
-_NOTED = frozenset(b"content-type x-request-id x-accel-buffering".split())
-_PASSES, _READS = 1, 2  # bits: the line goes on, we look at it
-
-
-_ROLES = dict.fromkeys(_DROPPED, 0) | dict.fromkeys(_READ, _READS) | dict.fromkeys(_NOTED, _READS | _PASSES)
-#: Bytes of a line up to which it is worth remembering.
-_USUAL_LINE = 256
-#: The same of a whole head.
-_USUAL_HEAD = 2048
+_ROLES = make_roles(
+    read=b"connection content-length transfer-encoding upgrade x-vllm-circus-error",
+    noted=b"content-type x-request-id x-accel-buffering",
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,6 +51,8 @@ class ResponseHead:
         read: the fields that we read, by lower-case name.
         is_stream: it is a stream of server-sent events.
         is_chunked: the body comes in chunks.
+        has_body: responses of its status may have one (RFC 9110, section 6.4.1).
+        names_request: it has an X-Request-Id of its own.
         start: what a client gets of it: the status line and the lines that pass, each with its line end.
     """
 
@@ -61,24 +62,26 @@ class ResponseHead:
     keep_alive: bool
     is_stream: bool
     is_chunked: bool
+    has_body: bool
+    names_request: bool
     start: bytes
 
 
 def parse_response(raw: bytes) -> tuple[ResponseHead, int | None]:
     """A whole head, from its status line to the empty line, and its Content-Length. Raises BadResponse."""
-    match = _LENGTH_LINE.search(raw)
-    shape = raw[: match.start()] + raw[match.end() :] if match is not None else raw
-    head = _parse_shape(shape) if len(shape) <= _USUAL_HEAD else _parse_shape.__wrapped__(shape)
-    length = head.read.get(b"content-length")
-    if match is not None:
-        if length is not None or head.is_chunked:
+    shape, length = cut_length(raw)
+    head = _parse_shape(shape) if len(shape) <= USUAL_HEAD else _parse_shape.__wrapped__(shape)
+    other = head.read.get(b"content-length")
+    if length is not None:
+        if other is not None or head.is_chunked:
             raise BadResponse("the engine's header says in two ways how long the body is")
-        return head, int(match[1])
-    if length is None:
+        return head, length
+    if other is None:
         return head, None
-    if not _LENGTH.fullmatch(length):
+    length = read_length(other)
+    if length is None:
         raise BadResponse("the engine's Content-Length is not a number")
-    return head, int(length)
+    return head, length
 
 
 @lru_cache(maxsize=1024)
@@ -94,19 +97,22 @@ def _parse_shape(raw: bytes) -> ResponseHead:
     for line in fields.split(b"\r\n"):
         if not line:  # the last one
             break
-        role, name, value = _read_line(line) if len(line) <= _USUAL_LINE else _read_line.__wrapped__(line)
-        if role & _PASSES:
+        role, name, value = _read_line(line) if len(line) <= USUAL_LINE else _read_line.__wrapped__(line)
+        if role & PASSES:
             keep.append(line)
-        if role & _READS:
+        if role & READS:
             read[name] = _joined(name, read[name], value) if name in read else value
-    keep_alive, _, named = read_connection(read.get(b"connection"), minor)
-    if named:
-        keep = drop_named(keep, named)
+    keep_alive, _, ending = read_connection(read.get(b"connection"), minor)
+    if ending:
+        keep = drop_named(keep, ending)
     is_stream = read.get(b"content-type", b"")[:17].lower() == b"text/event-stream"
     if is_stream and b"x-accel-buffering" not in read:
         keep.append(b"x-accel-buffering: no")
     start = b"\r\n".join((b"HTTP/1.1 %b %b" % (status, reason or b""), *keep, b""))
-    return ResponseHead(minor, int(status), read, keep_alive, is_stream, _is_chunked(read, minor), start)
+    named = b"x-request-id" in read
+    has_body = status not in {b"204", b"304"}
+    chunked = _is_chunked(read, minor)
+    return ResponseHead(minor, int(status), read, keep_alive, is_stream, chunked, has_body, named, start)
 
 
 def _is_chunked(read: Mapping[bytes, bytes], minor: int) -> bool:
@@ -123,10 +129,9 @@ def _is_chunked(read: Mapping[bytes, bytes], minor: int) -> bool:
 @lru_cache(maxsize=4096)
 def _read_line(line: bytes) -> tuple[int, bytes, bytes]:
     """Role, lower-case name and value of a field line: engines send most lines over and over."""
-    colon = line.find(b":")
-    name = line[:colon].lower()
-    usual = 0 if name.startswith(b"access-control-") else _PASSES
-    return _ROLES.get(name, usual), name, line[colon + 1 :].strip(b" \t")
+    name, value = split_line(line)
+    usual = 0 if name.startswith(b"access-control-") else PASSES
+    return _ROLES.get(name, usual), name, value
 
 
 def _joined(name: bytes, before: bytes, value: bytes) -> bytes:
@@ -164,5 +169,5 @@ def client_head(
     connection = b"connection: close\r\n"
     if keep_alive:
         connection = b"" if minor else b"connection: keep-alive\r\n"
-    named = b"" if b"x-request-id" in head.read else b"x-request-id: %b\r\n" % request_id
+    named = b"" if head.names_request else b"x-request-id: %b\r\n" % request_id
     return b"%b%b%b%b%b\r\n" % (head.start, framing, named, connection, extra)

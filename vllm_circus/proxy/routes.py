@@ -37,18 +37,27 @@ STALE = 10.0
 
 @dataclass(frozen=True)
 class Route:
-    """One model as requests see it. `refusal` says why it takes none; None lets them in."""
+    """What a name leads to: a model of the file, with all its replicas. `refusal` says why none takes requests."""
 
-    model: str
+    group: str
     refusal: Refused | None
 
 
 @dataclass(frozen=True)
 class Table:
-    """Every name that a client may use. `sequence` is that of the snapshot it was made from, 0 for none."""
+    """Every name that a client may use, and what each model can do now.
+
+    Attributes:
+        default: what a request means that names no model.
+        ready: the replicas that take requests.
+        refusals: by model, why none of its replicas does.
+        sequence: that of the snapshot it was made from, 0 for none.
+    """
 
     names: Mapping[str, Route]
     default: Route | None
+    ready: frozenset[str]
+    refusals: Mapping[str, Refused]
     sequence: int
 
     def find(self, name: str | None) -> Route:
@@ -66,21 +75,37 @@ class Table:
 def make_table(plan: Plan, message: ModelsMessage | None, *, believed: bool = True) -> Table:
     """The table for these states; with `believed` False the states are too old, and every model is tried."""
     states = {state.name: state for state in message.models} if message and believed else {}
-    names: dict[str, Route] = {}
+    members: dict[str, list[ModelPlan]] = {}
     for model in plan.models:
-        route = Route(model.name, _refusal(model, states.get(model.name)))
-        names.update(dict.fromkeys(model.names, route))
+        members.setdefault(model.group, []).append(model)
+    refusals: dict[str, Refused] = {}
+    ready: set[str] = set()
+    for group, models in members.items():
+        told = {model.name: _refusal(group, states.get(model.name)) for model in models}
+        ready.update(name for name, refusal in told.items() if refusal is None)
+        least = _least([refusal for refusal in told.values() if refusal is not None], len(models))
+        if least is not None:
+            refusals[group] = least
+    names = {name: Route(model.group, refusals.get(model.group)) for model in plan.models for name in model.names}
     default = plan.proxy.default_model
-    if default is None and len(plan.models) == 1:
-        default = plan.models[0].name
-    return Table(names, names.get(default) if default else None, message.sequence if message else 0)
+    if default is None and len(members) == 1:
+        default = next(iter(members))
+    found = names.get(default) if default else None
+    return Table(names, found, frozenset(ready), refusals, message.sequence if message else 0)
 
 
-def _refusal(model: ModelPlan, state: ModelState | None) -> Refused | None:
+def _least(refusals: list[Refused], replicas: int) -> Refused | None:
+    """What is said of a model none of whose replicas takes requests: what ends first; None where one does."""
+    if len(refusals) < replicas:
+        return None
+    return min(refusals, key=lambda refusal: refusal.retry_after or 0)
+
+
+def _refusal(group: str, state: ModelState | None) -> Refused | None:
     if state is None or state.state.routable:
         return None
     said = state.reason or (state.phase if state.state is State.LOADING else "")
-    return not_ready(model.name, WORDS[state.state], said, _retry_after(state))
+    return not_ready(group, WORDS[state.state], said, _retry_after(state))
 
 
 def _retry_after(state: ModelState) -> int:

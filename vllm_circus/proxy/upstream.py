@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import select
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
 from vllm_circus.proxy.errors import BadResponse
 from vllm_circus.proxy.framing import MORE, BadFraming, Framing
-from vllm_circus.proxy.reply import LONGEST_HEAD, framing_of, parse_response
+from vllm_circus.proxy.intake import Piece
+from vllm_circus.proxy.reply import LONGEST_HEAD, ResponseHead, framing_of, parse_response
 from vllm_circus.proxy.sockets import was_reset
 
 if TYPE_CHECKING:
@@ -23,12 +25,15 @@ if TYPE_CHECKING:
 
 #: Interim (1xx) responses to one request.
 _MOST_INTERIM = 16
+#: Bytes of a body up to which joining it with its head is cheaper than writing both.
+_JOINED = 8192
 
 
 class Upstream(asyncio.Protocol):
     """A connection that serves one request at a time.
 
     Attributes:
+        write: sends more of the request.
         used: it has answered a request before.
         idle_since: when it went into the pool.
         silent: no byte of the present response has come.
@@ -50,6 +55,7 @@ class Upstream(asyncio.Protocol):
         "idle_since",
         "silent",
         "used",
+        "write",
     )
 
     def __init__(self, backend: Backend) -> None:
@@ -74,20 +80,22 @@ class Upstream(asyncio.Protocol):
 
     # what the exchange asks for
 
-    def send(self, exchange: Exchange, method: bytes, data: bytes) -> None:
-        """Begin a request: its head, and what there is of its body."""
+    def send(self, exchange: Exchange, method: bytes, start: bytes, pieces: Sequence[Piece]) -> None:
+        """Begin a request: its head, and what there is of its body, in one write."""
         self._exchange = exchange
         self._method = method
-        self._framing = None
-        self._buffer = b""
-        self._interim = 0
         self.silent = True
-        self.write(data)
+        if not pieces:
+            self.write(start)
+        elif len(pieces) == 1 and len(pieces[0]) <= _JOINED:
+            self.write(start + pieces[0])
+        else:
+            self.write_all((start, *pieces))
 
-    def write(self, data: bytes) -> None:
+    def write_all(self, pieces: Sequence[Piece]) -> None:
         """Send more of the request."""
-        if self._transport is not None:
-            self._transport.write(data)
+        if self._transport is not None and pieces:
+            self._transport.writelines(pieces)
 
     def pause(self) -> None:
         """Read no more: the client is slow."""
@@ -121,6 +129,7 @@ class Upstream(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See asyncio.Protocol."""
         self._transport = cast("asyncio.Transport", transport)
+        self.write = self._transport.write
         self._poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
 
     def data_received(self, data: bytes) -> None:
@@ -131,12 +140,20 @@ class Upstream(asyncio.Protocol):
             self.close()
             return
         try:
-            if self._framing is not None:
-                self._body(exchange, self._framing, data)
-            elif self._tunnel:
-                exchange.relay(data)
+            framing = self._framing
+            if framing is None:
+                if self._tunnel:
+                    exchange.relay(data)
+                else:
+                    self._head(exchange, data)
+            elif self._unchunk:
+                self._body(exchange, framing, data)
             else:
-                self._head(exchange, data)
+                end = framing.feed(data)
+                if end == MORE:
+                    exchange.relay(data)
+                else:
+                    self._last(exchange, data, end)
         except (BadResponse, BadFraming) as error:
             self.close()
             exchange.broken(str(error))
@@ -195,14 +212,29 @@ class Upstream(asyncio.Protocol):
             exchange.interim(head)
             data = data[end:]
         self._buffer = b""
+        if length is not None and end + length == len(data) and length and self._method != b"HEAD" and head.has_body:
+            self._whole(exchange, head, data, end)
+        else:
+            self._begin(exchange, head, length, data, end)
+
+    def _whole(self, exchange: Exchange, head: ResponseHead, data: bytes, end: int) -> None:
+        """The usual case: a whole answer in one read."""
+        self._exchange = None
+        self._interim = 0
+        self.used = True
+        if self._paused:
+            self.resume()
+        exchange.answer(self, head, data, end, reusable=head.keep_alive and self._is_free())
+
+    def _begin(self, exchange: Exchange, head: ResponseHead, length: int | None, data: bytes, end: int) -> None:
         self._keep_alive = head.keep_alive
-        self._unchunk = head.is_chunked and not exchange.head.minor
         framing = framing_of(head, length, self._method)
         if framing is None:
             exchange.relay_head(exchange.respond(head, length, None))
             self._keep_alive = self._keep_alive and end == len(data)
             self._ended(exchange)
             return
+        self._unchunk = head.is_chunked and (not exchange.head.minor or (exchange.hides_usage and head.is_stream))
         # the first piece is read before the status goes out: a body that is wrong from its start is still a 502
         piece, finished = self._piece(framing, data[end:])
         self._framing = framing
@@ -219,6 +251,14 @@ class Upstream(asyncio.Protocol):
         exchange.relay(piece)
         if finished:
             self._ended(exchange)
+
+    def _last(self, exchange: Exchange, data: bytes, end: int) -> None:
+        """The body ends in this piece; something that follows it belongs to nobody."""
+        if end != len(data):
+            self._keep_alive = False
+            data = data[:end]
+        exchange.relay(data)
+        self._ended(exchange)
 
     def _piece(self, framing: Framing, data: bytes) -> tuple[bytes, bool]:
         """What of this data goes to the client, and whether the body ends in it. Raises BadFraming."""
@@ -240,10 +280,12 @@ class Upstream(asyncio.Protocol):
         """The response is whole."""
         self._exchange = None
         self._framing = None
+        self._unchunk = False
+        self._interim = 0
         self.used = True
         self.resume()
         if self._keep_alive and exchange.complete and self._is_free():
-            self._backend.release(self)
+            self._backend.release(self, self._backend.now())
         else:
             self.close()
         exchange.finish()

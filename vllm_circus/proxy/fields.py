@@ -1,0 +1,80 @@
+"""Header fields, whoever sent them: what is well-formed, what passes, what is read. Pure.
+
+Rules: the grammar is that of RFC 9112, section 5, and nothing wider. A field's role is looked up by its lower-case
+name; lines that pass are the sender's own bytes. What is hop-by-hop ends here: the fields of RFC 9110, section 7.6.1,
+and those that `Connection` names.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]"
+VALUE = rb"[\t\x20-\x7e\x80-\xff]*+"
+#: All field lines of a head, as one group, and the empty line after them.
+LINES = rb"((?:" + TOKEN + rb"++:" + VALUE + rb"\r\n)*+)\r\n"
+
+#: What a field is to us, as bits: its line goes on, we look at its value.
+PASSES, READS = 1, 2
+#: Field lines up to this length are worth remembering, and so are whole heads.
+USUAL_LINE = 256
+USUAL_HEAD = 2048
+
+_HOP_BY_HOP = b"keep-alive proxy-connection proxy-authenticate proxy-authorization te".split()
+_LENGTH_DIGITS = 18
+
+
+def make_roles(*, dropped: bytes = b"", read: bytes, noted: bytes) -> Mapping[bytes, int]:
+    """Roles by lower-case name: fields that end here, that we read and write anew, that we read and pass."""
+    ends = dict.fromkeys((*_HOP_BY_HOP, *dropped.split()), 0)
+    return ends | dict.fromkeys(read.split(), READS) | dict.fromkeys(noted.split(), READS | PASSES)
+
+
+def split_line(line: bytes) -> tuple[bytes, bytes]:
+    """Lower-case name and value of a well-formed line."""
+    name, _, value = line.partition(b":")
+    return name.lower(), value.strip(b" \t")
+
+
+def cut_length(raw: bytes) -> tuple[bytes, int | None]:
+    """A head less its Content-Length, and that length; the same head and None where it is not written as usual.
+
+    Heads differ in little but this number: without it they are the same ones over and over. A second Content-Length,
+    and one in an unusual spelling, stay in the head.
+    """
+    at = raw.find(b"ontent-length: ")
+    if at < 0:
+        at = raw.find(b"ontent-Length: ")
+        if at < 0:
+            return raw, None
+    end = raw.find(b"\r\n", at)
+    digits = raw[at + 15 : end]
+    if raw[at - 3 : at] not in {b"\r\nc", b"\r\nC"} or not digits.isdigit() or len(digits) > _LENGTH_DIGITS:
+        return raw, None
+    return raw[: at - 3] + raw[end:], int(digits)
+
+
+def read_length(value: bytes) -> int | None:
+    """Content-Length by its value, or None where it is no number of at most 18 digits."""
+    return int(value) if value.isdigit() and len(value) <= _LENGTH_DIGITS else None
+
+
+def read_connection(value: bytes | None, minor: int) -> tuple[bool, bool, set[bytes]]:
+    """Whether the connection is to stay, whether it is to be upgraded, and the fields that end here with it."""
+    if value is None:
+        return minor == 1, False, set()
+    options = {option.strip(b" \t") for option in value.lower().split(b",")}
+    keep_alive = b"close" not in options and (minor == 1 or b"keep-alive" in options)
+    return keep_alive, b"upgrade" in options and minor == 1, options - {b"close", b"keep-alive", b"upgrade", b""}
+
+
+def drop_named(lines: Iterable[bytes], names: set[bytes]) -> list[bytes]:
+    """Lines less the fields of those (lower-case) names."""
+    return [line for line in lines if line[: line.find(b":")].lower() not in names]
+
+
+def find_field(lines: bytes, name: bytes) -> bytes | None:
+    """The value of the first field of that lower-case name among lines that end with CRLF each."""
+    found = re.search(rb"(?i)(?:^|\r\n)" + re.escape(name) + rb":[ \t]*([^\r\n]*)", lines)
+    return found[1].rstrip(b" \t") if found is not None else None

@@ -1,0 +1,97 @@
+"""What the head of a request decides by itself: whether it is well-formed, where it may go, who may send it.
+
+Rules: nothing here changes while a worker lives (pages, keys, origins, limits), and a client's heads differ in little
+but their Content-Length. So what is decided about a head is remembered by its bytes, bounded; a kept connection pays
+for a look-up and no more.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from vllm_circus.config.models import Limits
+from vllm_circus.proxy.allow import Page, Where, find_page
+from vllm_circus.proxy.cors import Cors
+from vllm_circus.proxy.errors import Refused, unknown_path
+from vllm_circus.proxy.fields import USUAL_HEAD, cut_length
+from vllm_circus.proxy.head import NO_HEAD, RequestHead, header_too_large, parse_head, whole_length
+from vllm_circus.proxy.keys import Keys
+
+#: Heads that are remembered: some ten megabytes at the most, with what is made of each.
+_MOST_HEADS = 1024
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepared:
+    """A head and what follows from it.
+
+    Attributes:
+        page: where it goes; None where the path is not public.
+        refusal: why it goes nowhere, or None.
+        cors: the lines that every answer to it has, for browsers.
+        forwards: it says itself whom it is forwarded for, so what engines are told is not the connection's usual.
+        plain: nothing about it is unusual: a JSON body of known length, no Expect, no Upgrade, and nothing refused.
+    """
+
+    head: RequestHead
+    page: Page | None
+    refusal: Refused | None
+    cors: bytes
+    forwards: bool
+    plain: bool
+
+
+#: Stands for what is no request: how it would have gone on is not known.
+NOTHING = Prepared(NO_HEAD, None, None, b"", forwards=False, plain=False)
+
+
+class Reception:
+    """Reads heads for one worker."""
+
+    def __init__(self, keys: Keys, cors: Cors, limits: Limits) -> None:
+        self._keys = keys
+        self._cors = cors
+        self._limits = limits
+        self._remembered = lru_cache(_MOST_HEADS)(self._prepare)
+
+    def read(self, raw: bytes) -> tuple[Prepared, int | None]:
+        """A whole head, from its request line to the empty line, and its Content-Length. Raises BadMessage."""
+        shape, length = cut_length(raw)
+        prepared = self._remembered(shape) if len(shape) <= USUAL_HEAD else self._prepare(shape)
+        if len(raw) - prepared.head.line > self._limits.max_header_bytes + 4:
+            raise header_too_large()
+        return prepared, length if prepared.plain else whole_length(prepared.head, length)
+
+    def _prepare(self, shape: bytes) -> Prepared:
+        head = parse_head(shape, self._limits)
+        page = find_page(head.path)
+        refusal = None
+        try:
+            self._admit(head, page)
+        except Refused as error:
+            refusal = error
+        read = head.read
+        plain = (
+            refusal is None
+            and page is not None
+            and page.where is Where.JSON
+            and not (head.chunked or head.expects or head.upgrade)
+            and b"content-length" not in read
+        )
+        forwards = b"x-forwarded-for" in read or b"x-forwarded-proto" in read
+        return Prepared(head, page, refusal, self._cors.lines(read.get(b"origin")), forwards, plain)
+
+    def _admit(self, head: RequestHead, page: Page | None) -> None:
+        """Raises Refused where key, path or method are wrong; OPTIONS needs no key, since browsers send none."""
+        if head.method == b"OPTIONS":
+            if page is None and head.path != b"*":
+                raise unknown_path()
+            return
+        if page is None or not page.open:
+            self._keys.check(head.read)
+        if page is None:
+            raise unknown_path()
+        if head.method not in page.methods:
+            allow = b"allow: " + b", ".join(sorted(page.methods))
+            raise Refused(405, "method_not_allowed", "This path does not take that method.", headers=(allow,))

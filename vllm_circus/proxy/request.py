@@ -1,0 +1,361 @@
+"""The first half of an exchange: one request, collected, routed and sent.
+
+    begin ─▶ receive … ─▶ dispatch ─▶ placed ─▶ connected ─▶ sent
+      └─────────┴────────────┴──────────┴──────────┴─ fail
+
+Rules:
+- The body is held until it is whole or, when it is large, until it names its model; so an engine's connection is
+  taken late and a slow upload holds none. Held bytes are bounded for the worker.
+- A request is sent a second time only if it had gone out whole on a used connection that was reset before any byte
+  of an answer (so nobody had read it), or if it is a GET; never a third time. Who could not be connected to has read
+  nothing: another replica is asked.
+- Most requests are small and come whole: `take_whole` does in a straight line what the other methods do step by step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import inf
+from typing import TYPE_CHECKING
+
+from vllm_circus.proxy.allow import Where
+from vllm_circus.proxy.counters import ModelCounter
+from vllm_circus.proxy.errors import Refused, not_ready, unknown_path
+from vllm_circus.proxy.fields import find_field
+from vllm_circus.proxy.framing import ByChunks
+from vllm_circus.proxy.head import engine_head, forwarded
+from vllm_circus.proxy.intake import Intake, Piece
+
+if TYPE_CHECKING:
+    from vllm_circus.proxy.backend import Backend
+    from vllm_circus.proxy.downstream import Downstream
+    from vllm_circus.proxy.group import Group
+    from vllm_circus.proxy.reception import Prepared
+    from vllm_circus.proxy.relay import Relay
+    from vllm_circus.proxy.rewrite import Rewriter
+    from vllm_circus.proxy.upstream import Upstream
+
+#: A body longer than this goes on as soon as its model is known; a shorter one when it is whole.
+HOLD = 256 << 10
+
+
+class Request:
+    """See the module.
+
+    Attributes:
+        down: the client's connection.
+        complete: the whole request has come.
+        model: the model that it names, once that is known.
+        counter: of the engine that it concerns; None where it concerns none.
+        moved: another model answers than the one that was named.
+        is_trial: whether it is the one that tries an ejected replica.
+    """
+
+    __slots__ = (
+        "_backend",
+        "_clock",
+        "_deadline",
+        "_give_up",
+        "_group",
+        "_over",
+        "_pieces",
+        "_relay",
+        "_upstream",
+        "_waiting",
+        "asks_tunnel",
+        "complete",
+        "counter",
+        "down",
+        "head",
+        "hides_usage",
+        "intake",
+        "is_trial",
+        "length",
+        "model",
+        "moved",
+        "prepared",
+        "request_bytes",
+        "request_id",
+        "retried",
+    )
+
+    def __init__(
+        self, relay: Relay, down: Downstream, prepared: Prepared, length: int | None, request_id: bytes
+    ) -> None:
+        self._relay = relay
+        self._clock = relay.clock
+        self.down = down
+        self.prepared = prepared
+        self.head = head = prepared.head
+        self.length = length
+        self.request_id = request_id
+        self.complete = not length and not head.chunked
+        self.intake: Intake | None = None
+        self.model: str | None = None
+        self.counter: ModelCounter | None = None
+        self._group: Group | None = None
+        self._backend: Backend | None = None
+        self._upstream: Upstream | None = None
+        self._give_up: Callable[[], object] | None = None
+        self._pieces: Sequence[Piece] = ()  # of a body that needs no intake, or was edited
+        self._over = self._waiting = False
+        self.asks_tunnel = self.retried = self.is_trial = self.moved = self.hides_usage = False
+        self._deadline = inf
+        self.request_bytes = 0
+
+    def fail(self, error: Refused) -> None:
+        """Answer it ourselves."""
+        raise NotImplementedError
+
+    @property
+    def has_body(self) -> bool:
+        """Whether the request announces any byte of a body."""
+        return self.head.chunked or bool(self.length)
+
+    @property
+    def backend_name(self) -> str:
+        """The engine it went to, or empty."""
+        return self._backend.name if self._backend is not None else ""
+
+    @property
+    def is_anthropic(self) -> bool:
+        """Whether errors have Anthropic's shape."""
+        page = self.prepared.page
+        return page is not None and page.anthropic
+
+    @property
+    def sender(self) -> bytes:
+        """Who sent it, as far as fairness goes: the key, or else the address."""
+        read = self.head.read
+        return read.get(b"x-api-key") or read.get(b"authorization") or self.down.peer
+
+    def header(self, name: bytes) -> bytes | None:
+        """The value of a header field, by its lower-case name."""
+        return find_field(self.head.rest, name)
+
+    def beginning(self, size: int) -> bytes:
+        """The first bytes of the body, as far as they are here."""
+        return b"".join(self._held())[:size]
+
+    # the request comes
+
+    def take_whole(self, body: bytes, model: str) -> None:
+        """The request is here, whole and plain, and names this model."""
+        self.complete = True
+        self.model = model
+        self.request_bytes = len(body)
+        self._pieces = (body,)
+        try:
+            self._dispatch()
+        except Refused as error:
+            self.fail(error)
+
+    def begin(self) -> None:
+        """The head has come. Raises Refused."""
+        prepared = self.prepared
+        if prepared.refusal is not None:
+            raise prepared.refusal.again()
+        page = prepared.page
+        if page is None:
+            raise unknown_path()
+        self.asks_tunnel = page.where is Where.TUNNEL and self.head.upgrade == b"websocket"
+        self.intake = Intake(self.head, self.length, page, self._relay.limits.max_body_bytes)
+        if self.complete:
+            self._body_came(self.intake)
+
+    def receive(self, data: bytes, at: int) -> int:
+        """A piece of the body has come: index after its end, or MORE. Raises Refused where no end can be found."""
+        intake = self.intake
+        assert intake is not None  # noqa: S101 - begin() made it
+        before = intake.held
+        end = intake.feed(data, at)
+        self.complete = intake.complete
+        self.request_bytes = intake.total
+        try:
+            self._relay.hold(intake.held - before)
+            self._body_came(intake)
+        except Refused as error:
+            self.fail(error)
+        return end
+
+    def _body_came(self, intake: Intake) -> None:
+        """Do what can be done with the body so far. Raises Refused."""
+        if intake.error is not None:
+            raise intake.error
+        if self._upstream is not None:
+            self._upstream.write_all(self._release())
+        elif self._backend is not None or self._waiting:  # being connected to, or queued
+            self.down.pause_reading()
+        elif intake.complete or (intake.held > HOLD and intake.model is not None and not self._is_rewritten(intake)):
+            self.model = intake.model
+            self._dispatch()
+
+    # where it goes
+
+    def _dispatch(self) -> None:
+        """Find its backend. Raises Refused."""
+        page = self.prepared.page
+        if page is not None and page.where is Where.CONTROL:
+            self._go(self._relay.control)
+            return
+        self._group = group = self._relay.find_group(self)
+        backend = group.direct
+        if backend is not None:
+            self._go(backend)
+        else:
+            self._place(group)
+
+    def _place(self, group: Group) -> None:
+        """Ask for one of its replicas, or for its fallback's. Raises Refused."""
+        self.counter = group.backends[0].counter
+        try:
+            backend = group.place(self)
+        except Refused as error:
+            if group.fallback is None or self.moved or error.http_status != 503:
+                raise
+            self.moved = True
+            self._group = group.fallback
+            self._place(group.fallback)
+            return
+        if backend is None:
+            self._waiting = True
+            self._deadline = self._clock() + group.queue_timeout
+        else:
+            self._rewrite(group.rewriter_for(self.head.path))
+            self._go(backend)
+
+    def placed(self, backend: Backend) -> None:
+        """It has waited, and its turn has come."""
+        self._waiting = False
+        self._deadline = inf
+        try:
+            if self._group is not None:
+                self._rewrite(self._group.rewriter_for(self.head.path))
+            self._go(backend)
+        except Refused as error:
+            self.fail(error)
+
+    def refused_place(self, error: Refused) -> None:
+        """It has waited, and nobody will take it: its fallback may."""
+        self._waiting = False
+        self._deadline = inf
+        group = self._group
+        try:
+            if group is None or group.fallback is None or self.moved:
+                raise error
+            self.moved = True
+            self._group = group.fallback
+            self._place(group.fallback)
+        except Refused as refused:
+            self.fail(refused)
+
+    def _go(self, backend: Backend) -> None:
+        """Send it there. Raises Refused where that cannot be reached just now."""
+        self.counter = counter = backend.counter
+        upstream = backend.take()
+        if upstream is None and backend.is_down(self._clock()):
+            raise not_ready(backend.name, "is not reachable", "", 1)
+        self._backend = backend
+        if counter is not None:
+            counter.in_flight += 1
+        if upstream is None:
+            self._give_up = backend.connect(self)
+        else:
+            self._send(upstream, backend)
+
+    def connected(self, upstream: Upstream) -> None:
+        """The backend was reached."""
+        self._give_up = None
+        backend = self._backend
+        if self._over or backend is None:
+            upstream.close()
+        elif upstream.is_closing():  # accepted and closed at once: nothing was sent
+            self.not_connected()
+        else:
+            self._send(upstream, backend)
+            self.down.resume_reading()
+
+    def not_connected(self) -> None:
+        """The backend was not reached: nothing of the request has gone anywhere, so another replica may have it."""
+        self._give_up = None
+        backend, group = self._backend, self._group
+        if self._over or backend is None:
+            return
+        if group is None or self.retried or not backend.is_down(self._clock()):  # or it was reached, and hung up
+            self.fail(not_ready(backend.name, "is not reachable", "", 1))
+            return
+        self._unplace(backend)
+        try:
+            self._place(group)
+        except Refused as error:
+            self.fail(error)
+
+    def _unplace(self, backend: Backend) -> None:
+        """It is with that backend no longer."""
+        self._backend = None
+        if backend.counter is not None:
+            backend.counter.in_flight -= 1
+        if self._group is not None and self._group.is_watched:
+            self._group.done(backend, status=503, cut=False, trial=self.is_trial)
+            self.is_trial = False
+
+    # what is sent
+
+    def _send(self, upstream: Upstream, backend: Backend) -> None:
+        down, head = self.down, self.head
+        start = engine_head(
+            head,
+            self.length,
+            lines=b"Host: %b\r\n" % head.read.get(b"host", b"") if backend.is_control else backend.lines,
+            forwarded=forwarded(head, down.peer, secure=down.secure) if self.prepared.forwards else down.forwarded,
+            request_id=self.request_id,
+            tunnel=self.asks_tunnel,
+        )
+        # only what has gone out whole on a used connection can be sent again, so only that is kept
+        keep = upstream.used and self.complete
+        pieces = self._held() if keep or self.intake is None or self._pieces else self._release()
+        self._upstream = upstream
+        upstream.send(self, head.method, start, pieces)  # type: ignore[arg-type]  # an Exchange's half
+        if down.write_paused:
+            upstream.pause()
+        limit = self._relay.limits.response_timeout
+        if limit is not None:
+            self._deadline = self._clock() + limit
+
+    def _held(self) -> Sequence[Piece]:
+        """The body, as far as it is here."""
+        if self._pieces or self.intake is None:
+            return self._pieces
+        return self.intake.peek()
+
+    def _release(self) -> Sequence[Piece]:
+        """What the intake held of the body; it is held no longer."""
+        if self.intake is None or not self.intake.held:
+            return ()
+        self._relay.hold(-self.intake.held)
+        return self.intake.take()
+
+    def _can_be_sent_again(self) -> bool:
+        """Whether every byte of it is still here."""
+        if self.retried or not self.complete:
+            return False
+        return bool(self._pieces) or self.intake is None or self.intake.held == self.intake.total
+
+    def _is_rewritten(self, intake: Intake) -> bool:
+        """Whether it has to be whole before it goes on."""
+        group = self._relay.groups.get(intake.model or "")
+        return group is not None and group.rewriter_for(self.head.path) is not None
+
+    def _rewrite(self, rewriter: Rewriter | None) -> None:
+        """Edit the body as the model's rules have it. Raises Refused."""
+        if rewriter is None or not self.complete:
+            return
+        body = b"".join(self._held())
+        if self.head.chunked and self.intake is not None:
+            parts: list[bytes] = []
+            ByChunks().feed(body, 0, parts)
+            body = b"".join(parts)
+        edited = rewriter.rewrite(body)
+        self.hides_usage = edited.added_usage
+        self._pieces = (edited.body,)
+        self.length = len(edited.body)
