@@ -32,6 +32,8 @@ ENGINE_ENV = {
 }
 LOAD_LIMIT = 300.0
 MODEL_A, ALIAS_A, LORA_A, MODEL_B = "tiny-a", "org/Tiny-A", "tiny-a-lora", "tiny-b"
+#: Tokens that the first one can take: enough for an answer that is still being made when it is given up.
+ROOM_A = 16_384
 #: Makes embeddings, from the weights of the other one.
 MODEL_POOL = "tiny-pool"
 #: The engine that somebody else started; the set reaches it through a tap.
@@ -140,7 +142,7 @@ def write_config(path: Path, engine: Engine, port: int, by_hand: int) -> None:
                 "port": port + 1,
                 "aliases": [ALIAS_A],
                 "lora": [{"name": LORA_A, "path": engine.model(LORA_A)}],
-                "args": {"enable-auto-tool-choice": True, "tool-call-parser": "hermes"},
+                "args": {"enable-auto-tool-choice": True, "tool-call-parser": "hermes", "max-model-len": ROOM_A},
                 "env": {"VLLM_ENABLE_RESPONSES_API_STORE": "1"},
             },
             {"name": MODEL_B, "model": engine.model(MODEL_B), "port": port + 2},

@@ -37,7 +37,7 @@ TRAINING_TEXT = (
 VOCABULARY = 512
 HIDDEN, INNER, LAYERS, HEADS = 64, 128, 2, 2
 HEAD_WIDTH = 32  # the least that vLLM's attention on a CPU takes
-CONTEXT = 2048
+CONTEXT = 16_384
 RANK = 8  # of the LoRA adapter
 LINEAR = {  # name: (rows, columns), in every layer
     "self_attn.q_proj": (HEADS * HEAD_WIDTH, HIDDEN),

@@ -9,7 +9,7 @@ from tests.real_vllm.fleet import MODEL_A, MODEL_POOL
 
 HELLO: list[Any] = [{"role": "user", "content": "Hello"}]
 #: Longer than any engine here can take.
-LONG = "x " * 2000
+LONG = "x " * 20_000
 _TOOL_SCHEMA = {
     "type": "object",
     "properties": {"city": {"type": "string", "maxLength": 4}},

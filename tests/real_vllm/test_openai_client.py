@@ -15,7 +15,7 @@ from tests.real_vllm.agree import (
     assert_refused_alike,
     assert_refused_by_us,
 )
-from tests.real_vllm.fleet import LORA_A, MODEL_A, MODEL_POOL
+from tests.real_vllm.fleet import LORA_A, MODEL_A, MODEL_POOL, ROOM_A
 from tests.real_vllm.questions import (
     ANSWER_SCHEMA,
     CHAT_TOOL,
@@ -156,7 +156,7 @@ def test_a_kept_response_is_found_again(pair: Pair, stream: bool) -> None:
 
 
 def test_a_response_in_the_background_is_cancelled(pair: Pair) -> None:
-    make = kept(background=True, max_output_tokens=450)
+    make = kept(background=True, max_output_tokens=ROOM_A - 100)
 
     def question(side: Side) -> list[object]:
         made = make(side)

@@ -21,7 +21,7 @@ from vllm_circus.proxy.allow import Where, find_page
 
 pytestmark = pytest.mark.timeout(900)
 
-COVERED, RANDOM = 200, 4
+COVERED, RANDOM = 120, 4
 
 
 @dataclass
