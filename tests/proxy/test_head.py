@@ -61,9 +61,7 @@ def parse_request(raw: bytes) -> tuple[RequestHead, int | None]:
 def sent_for(raw: bytes) -> bytes:
     head, length = parse_request(raw)
     ours = forwarded_lines(b"1.2.3.4", secure=False)
-    return engine_head(
-        head, length, lines=b"Host: engine:1\r\nAuthorization: Bearer k\r\n", forwarded=ours, request_id=b"id"
-    )
+    return engine_head(head, length, b"Host: engine:1\r\nAuthorization: Bearer k\r\n", ours, b"id")
 
 
 @given(heads())

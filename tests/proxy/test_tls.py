@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import ssl
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -190,15 +191,19 @@ def test_a_reader_that_stalls_pauses_its_engine(secure: Worker, backend: Backend
 
 
 def test_a_cut_stream_does_not_end_like_a_whole_one(secure: Worker, backend: Backend) -> None:
+    seen = threading.Event()
+
     def until_the_end(own: Backend, peer: Peer) -> None:
         own.read_request(peer)
         peer.send(b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ntransfer-encoding: chunked\r\n\r\n" + chunk(b"part"))
-        client.read_until(b"part")
+        seen.wait(DEADLINE)
         peer.close()
 
     backend.plays(until_the_end)
     client = tls_client(secure)
     client.send(post(CHAT).replace(b"HTTP/1.1", b"HTTP/1.0"))  # which knows no chunks: the end is the connection's
+    client.read_until(b"part")
+    seen.set()
     with pytest.raises((ssl.SSLError, ConnectionResetError)):
         client.read_until(b"never")
 

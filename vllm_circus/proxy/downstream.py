@@ -201,16 +201,17 @@ class Downstream(Connection):
     # reading
 
     def _plain(self, data: bytes) -> bool:
-        """Take a request that is whole, plain and small in one go; False leaves everything to `_requests`."""
+        """Take a request that is whole and plain in one go; False leaves everything to `_requests`."""
         end = data.find(b"\r\n\r\n") + 4
-        if not SMALL >= len(data) - end > 0:
+        size = len(data) - end
+        if not size or end < 4:
             return False
         relay = self._relay
         try:
             prepared, length = relay.reception.read(data[:end])
         except BadMessage:  # it will be found once more
             return False
-        if length != len(data) - end or not prepared.plain:
+        if length != size or not prepared.plain or size > relay.limits.max_body_bytes:
             return False
         model = model_at_a_glance(data, end)
         if model is None:
@@ -218,7 +219,7 @@ class Downstream(Connection):
         given = prepared.head.read.get(b"x-request-id")
         request_id = relay.new_request_id() if given is None else usable_request_id(given) or relay.new_request_id()
         exchange = self._exchange = Exchange(relay, self, prepared, length, request_id)
-        exchange.take_whole(data[end:], model)
+        exchange.take_whole(data[end:] if size <= SMALL else memoryview(data)[end:], model)
         return True
 
     def _requests(self, data: bytes) -> None:

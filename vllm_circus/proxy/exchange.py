@@ -81,12 +81,12 @@ class Exchange(Request):
     def answer(self, upstream: Upstream, head: ResponseHead, data: bytes, end: int, *, reusable: bool) -> None:
         """The backend's whole answer is here: its head up to `end`, its body after it, and nothing else."""
         now = self._clock()
-        relay, client, backend = self._relay, self.head, self._backend
+        relay, client, counter = self._relay, self.head, self.counter
         keep = client.keep_alive and self.complete and not relay.draining
-        self.status = head.status
+        self.status = status = head.status
         self.first_at = now
-        size = self.response_bytes = len(data) - end
-        extra = self.prepared.cors if not (self.moved or self.counter is None) else self._extra(head)
+        self.response_bytes = size = len(data) - end
+        self._upstream = None
         self._write(
             b"%bcontent-length: %d\r\n%b%b%b\r\n%b"
             % (
@@ -94,20 +94,20 @@ class Exchange(Request):
                 size,
                 b"" if head.names_request else b"x-request-id: %b\r\n" % self.request_id,
                 b"" if keep and client.minor else b"connection: keep-alive\r\n" if keep else b"connection: close\r\n",
-                extra,
+                self.prepared.cors if counter is not None and not self.moved else self._extra(head),
                 data[end:],
             )
         )
-        self._upstream = None
+        backend = self._backend
         if reusable and self.complete and backend is not None:
             backend.release(upstream, now)
         else:
             upstream.close()
-        if self.head.path == b"/v1/responses":
+        if client.path == b"/v1/responses":
             relay.remember(self, data)
-        if self.counter is not None:
-            self.counter.add_usage(data if size <= TAIL_WINDOW else data[-TAIL_WINDOW:])
-        self._close_account(head.status, now)
+        if counter is not None:
+            counter.add_usage(data if size <= TAIL_WINDOW else data[-TAIL_WINDOW:])
+        self._close_account(status, now)
         self.down.exchange_over(keep_alive=keep, now=now)
 
     def respond(self, head: ResponseHead, length: int | None, framing: Framing | None) -> bytes:
@@ -295,15 +295,15 @@ class Exchange(Request):
         if self._over:
             return
         self._over = True
-        if self.intake is not None:
+        if self._counted or self.intake is not None:
             self._release()
         self.status = status
-        counter, backend, group = self.counter, self._backend, self._group
+        counter = self.counter
         if counter is not None:
-            if backend is not None:
+            if self._backend is not None:
                 counter.in_flight -= 1
-                if group is not None and group.is_watched:
-                    group.done(backend, status=status, cut=cut, trial=self.is_trial)
+                if self._group is not None and self._group.is_watched:
+                    self._group.done(self._backend, status=status, cut=cut, trial=self.is_trial)
             counter.cut += cut
             counter.add(self, now)
         elif self.prepared.page is None or self.prepared.page.where is not Where.CONTROL:

@@ -43,16 +43,15 @@ def cut_length(raw: bytes) -> tuple[bytes, int | None]:
     Heads differ in little but this number: without it they are the same ones over and over. A second Content-Length,
     and one in an unusual spelling, stay in the head.
     """
-    at = raw.find(b"ontent-length: ")
-    if at < 0:
-        at = raw.find(b"ontent-Length: ")
-        if at < 0:
+    before, mark, after = raw.partition(b"ontent-length: ")
+    if not mark:
+        before, mark, after = raw.partition(b"ontent-Length: ")
+        if not mark:
             return raw, None
-    end = raw.find(b"\r\n", at)
-    digits = raw[at + 15 : end]
-    if raw[at - 3 : at] not in {b"\r\nc", b"\r\nC"} or not digits.isdigit() or len(digits) > _LENGTH_DIGITS:
+    digits, _, rest = after.partition(b"\r\n")
+    if not before.endswith((b"\r\nc", b"\r\nC")) or not digits.isdigit() or len(digits) > _LENGTH_DIGITS:
         return raw, None
-    return raw[: at - 3] + raw[end:], int(digits)
+    return before[:-1] + rest, int(digits)
 
 
 def read_length(value: bytes) -> int | None:

@@ -1,4 +1,4 @@
-"""The model of a small JSON body, found in one go where nothing is unusual about it. Pure.
+"""The model of a JSON body that is here whole, found in one go where nothing is unusual about it. Pure.
 
 Rules: what is found here is what `JsonModel` would find; whatever is not plain (escapes in keys or in the name, `model`
 twice or none, other than a string, deep nesting) is left to it. One expression does the work: reading member by member
@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import re
 
-#: Bytes of a body up to which a glance is worth it: beyond, searching for the ends of strings is faster.
+from vllm_circus.proxy.bodymodel import JsonModel
+from vllm_circus.proxy.errors import Refused
+
+#: Bytes of a body up to which one expression reads it fastest: beyond, searching for the ends of strings is.
 SMALL = 4096
 #: Levels of arrays and objects that are looked through.
 _LEVELS = 6
@@ -39,6 +42,8 @@ _BODY = re.compile(
 
 def model_at_a_glance(data: bytes, at: int) -> str | None:
     """The model that the body from `at` on names, or None where a closer look is needed."""
+    if len(data) - at > SMALL:
+        return _found(data, at)
     match = _BODY.fullmatch(data, at)
     if match is None:
         return None
@@ -46,3 +51,13 @@ def model_at_a_glance(data: bytes, at: int) -> str | None:
         return match[1].decode()
     except UnicodeDecodeError:
         return None
+
+
+def _found(data: bytes, at: int) -> str | None:
+    finder = JsonModel()
+    try:
+        finder.feed(data, at)
+        finder.finish()
+    except Refused:
+        return None
+    return None if finder.conflict else finder.name

@@ -39,6 +39,7 @@ class Group:
         direct: the backend, where nothing has to be decided about a request; else None.
         refusal: why none of its replicas takes a request, or None.
         fallback: the model that answers while this one takes none, or None.
+        is_watched: it matters here how a request ended.
         queue_timeout: seconds that a request may wait.
     """
 
@@ -55,6 +56,7 @@ class Group:
         "backends",
         "direct",
         "fallback",
+        "is_watched",
         "name",
         "queue_timeout",
         "refusal",
@@ -84,16 +86,12 @@ class Group:
         self._affinity = plan.affinity
         self._turn = 0
         self._serving = False
+        self.is_watched = self._limit is not None or len(self.backends) > 1
         self.direct: Backend | None = None
         self.update(None)
 
     def __repr__(self) -> str:
         return f"<Group {self.name} of {len(self.backends)}, {len(self._queue)} waiting>"
-
-    @property
-    def is_watched(self) -> bool:
-        """Whether it matters here how a request ended."""
-        return self._limit is not None or len(self.backends) > 1
 
     def update(self, refusal: Refused | None) -> None:
         """The states have changed: `refusal` says why no replica takes a request; None says that one does."""

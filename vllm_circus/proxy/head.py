@@ -258,7 +258,7 @@ def forwarded(head: RequestHead, peer: bytes, *, secure: bool) -> bytes:
 
 
 def engine_head(
-    head: RequestHead, length: int | None, *, lines: bytes, forwarded: bytes, request_id: bytes, tunnel: bool = False
+    head: RequestHead, length: int | None, lines: bytes, forwarded: bytes, request_id: bytes, *, tunnel: bool = False
 ) -> bytes:
     """The head that goes to an engine, with one framing: our fields, then the client's lines.
 

@@ -23,6 +23,7 @@ from vllm_circus.proxy.counters import ModelCounter
 from vllm_circus.proxy.errors import Refused, not_ready, unknown_path
 from vllm_circus.proxy.fields import find_field
 from vllm_circus.proxy.framing import ByChunks
+from vllm_circus.proxy.glance import SMALL
 from vllm_circus.proxy.head import engine_head, forwarded
 from vllm_circus.proxy.intake import Intake, Piece
 
@@ -54,6 +55,7 @@ class Request:
     __slots__ = (
         "_backend",
         "_clock",
+        "_counted",
         "_deadline",
         "_give_up",
         "_group",
@@ -101,7 +103,7 @@ class Request:
         self._over = self._waiting = False
         self.asks_tunnel = self.retried = self.is_trial = self.moved = self.hides_usage = False
         self._deadline = inf
-        self.request_bytes = 0
+        self._counted = self.request_bytes = 0
 
     def fail(self, error: Refused) -> None:
         """Answer it ourselves."""
@@ -139,13 +141,16 @@ class Request:
 
     # the request comes
 
-    def take_whole(self, body: bytes, model: str) -> None:
+    def take_whole(self, body: Piece, model: str) -> None:
         """The request is here, whole and plain, and names this model."""
         self.complete = True
         self.model = model
-        self.request_bytes = len(body)
+        self.request_bytes = size = len(body)
         self._pieces = (body,)
         try:
+            if size > SMALL:
+                self._relay.hold(size)
+                self._counted = size
             self._dispatch()
         except Refused as error:
             self.fail(error)
@@ -306,14 +311,13 @@ class Request:
         start = engine_head(
             head,
             self.length,
-            lines=b"Host: %b\r\n" % head.read.get(b"host", b"") if backend.is_control else backend.lines,
-            forwarded=forwarded(head, down.peer, secure=down.secure) if self.prepared.forwards else down.forwarded,
-            request_id=self.request_id,
+            b"Host: %b\r\n" % head.read.get(b"host", b"") if backend.is_control else backend.lines,
+            forwarded(head, down.peer, secure=down.secure) if self.prepared.forwards else down.forwarded,
+            self.request_id,
             tunnel=self.asks_tunnel,
         )
-        # only what has gone out whole on a used connection can be sent again, so only that is kept
-        keep = upstream.used and self.complete
-        pieces = self._held() if keep or self.intake is None or self._pieces else self._release()
+        # only what goes out whole on a used connection can be sent again, so only that is kept
+        pieces = self._held() if upstream.used and self.complete else self._release()
         self._upstream = upstream
         upstream.send(self, head.method, start, pieces)  # type: ignore[arg-type]  # an Exchange's half
         if down.write_paused:
@@ -329,17 +333,22 @@ class Request:
         return self.intake.peek()
 
     def _release(self) -> Sequence[Piece]:
-        """What the intake held of the body; it is held no longer."""
+        """What is held of the body; it is held no longer."""
+        pieces, self._pieces = self._pieces, ()
+        if self._counted:
+            self._relay.hold(-self._counted)
+            self._counted = 0
         if self.intake is None or not self.intake.held:
-            return ()
+            return pieces
         self._relay.hold(-self.intake.held)
-        return self.intake.take()
+        held = self.intake.take()
+        return pieces or held
 
     def _can_be_sent_again(self) -> bool:
         """Whether every byte of it is still here."""
         if self.retried or not self.complete:
             return False
-        return bool(self._pieces) or self.intake is None or self.intake.held == self.intake.total
+        return bool(self._pieces) or (self.intake is not None and self.intake.held == self.intake.total)
 
     def _is_rewritten(self, intake: Intake) -> bool:
         """Whether it has to be whole before it goes on."""

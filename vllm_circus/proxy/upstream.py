@@ -116,7 +116,8 @@ class Upstream(asyncio.Protocol):
 
     def is_quiet(self) -> bool:
         """Whether nothing has come that was not read yet: bytes that belong to nobody, or the connection's end."""
-        return not self.is_closing() and not self._poll.poll(0)
+        transport = self._transport
+        return transport is not None and not transport.is_closing() and not self._poll.poll(0)
 
     def close(self) -> None:
         """Close it; the backend sees a client that leaves, and drops the request."""
