@@ -11,6 +11,8 @@ TORTURE_ARGS ?=
 BIN := .venv/bin
 ENGINE := .vllm
 LOCK := tests/real_vllm/requirements.txt
+RIVALS := .rivals
+RIVALS_LOCK := tests/bench/requirements.txt
 SHIM := tests/real_vllm/shim/pyproject.toml
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -42,8 +44,10 @@ test-wheel: .venv/.run ## build the wheel, install it elsewhere and use it there
 	.venv-wheel/bin/pip install --quiet dist/*.whl
 	tests/wheel.sh .venv-wheel/bin
 
-bench: .venv/.run ## what the proxy costs, beside nginx where it is installed (2 minutes)
+bench: .venv/.run ## what the proxy costs, beside others where they are installed (10 minutes); BENCH_ARGS="--help"
 	$(BIN)/python -m tests.bench $(BENCH_ARGS)
+
+bench-rivals: $(RIVALS)/.made ## install Python proxies to compare with, and matplotlib (600 MB)
 
 torture: .venv/.test ## what the relay stands, with figures (15 minutes, 10 of them the soak)
 	$(BIN)/python -m tests.torture $(TORTURE_ARGS)
@@ -60,7 +64,7 @@ format: .venv/.lint ## lay out the code as `make lint` wants it
 	$(BIN)/ruff format
 
 clean: ## remove everything that was made here
-	rm -rf .venv .venv-wheel $(ENGINE) build dist *.egg-info
+	rm -rf .venv .venv-wheel $(ENGINE) $(RIVALS) build dist *.egg-info
 	rm -rf .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -88,4 +92,10 @@ $(ENGINE)/.made: $(LOCK) $(SHIM)
 	$(ENGINE)/bin/pip install --quiet --no-deps --requirement $(LOCK)
 	$(ENGINE)/bin/pip install --quiet --no-deps --no-build-isolation ./$(dir $(SHIM))
 	rm -rf $(dir $(SHIM))build $(dir $(SHIM))*.egg-info
+	touch $@
+
+# --no-deps: as above.
+$(RIVALS)/.made: $(RIVALS_LOCK)
+	$(call make_venv,$(PYTHON),$(RIVALS))
+	$(RIVALS)/bin/pip install --quiet --no-deps --requirement $(RIVALS_LOCK)
 	touch $@

@@ -17,6 +17,7 @@ from tests.proxy.scripted import DEADLINE, Backend, Message, Peer, get, post, re
 from vllm_circus.config.models import Ejection, Limits, Probe, Queue, RequestRules, Restart
 from vllm_circus.paths import Instance
 from vllm_circus.plan.types import PLAN_VERSION, Adapter, Endpoint, ModelPlan, Plan, ProxyPlan, dump_plan
+from vllm_circus.render.ini import BACKLOG
 
 
 def a_model(name: str, port: int, **changes: Any) -> ModelPlan:
@@ -130,7 +131,7 @@ def start_worker(plan: Plan, environ: dict[str, str] | None = None, nofile: int 
     plan.instance.plan.write_bytes(dump_plan(plan))
     log = plan.instance.run_dir / "proxy.log"
     with (
-        socket.create_server(("127.0.0.1", 0), backlog=512) as listener,
+        socket.create_server(("127.0.0.1", 0), backlog=BACKLOG) as listener,
         socket.socket(socket.AF_UNIX) as unix,
         log.open("wb") as output,
     ):

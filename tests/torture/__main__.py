@@ -39,7 +39,8 @@ def main() -> int:
         f"{platform.machine()}, {os.cpu_count()} cores, Linux {platform.release()}, Python {platform.python_version()}"
     )
     print(
-        "\n| row | what is done | owed | found | verdict | seconds |\n| --- | --- | --- | --- | --- | --- |", flush=True
+        "\n| row | what is done | owed | found | verdict | seconds | load |\n|" + " --- |" * 7,
+        flush=True,
     )
     chosen = [row for row in ROWS if not options.names or row.name in options.names]
     verdicts = [_try(row, effort) for row in chosen]
@@ -53,7 +54,9 @@ def _try(row: Row, effort: Effort) -> bool:
             result = runner.run(_run(row, effort))
     except Exception as error:  # a row that breaks is a row that fails, and the others have their turn
         result = Result(f"{type(error).__name__}: {error}", passed=False)
-    cells = (row.name, row.title, row.bound, result.figure, _VERDICTS[result.passed], f"{time.monotonic() - began:.0f}")
+    took, load = time.monotonic() - began, os.getloadavg()[0]  # a busy machine explains a slow answer
+    verdict = _VERDICTS[result.passed]
+    cells = (row.name, row.title, row.bound, result.figure, verdict, f"{took:.0f}", f"{load:.1f}")
     print("| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |", flush=True)
     return result.passed is not False
 

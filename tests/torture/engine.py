@@ -69,7 +69,7 @@ class Engine(asyncio.Protocol):
             length = _LENGTH.search(data, 0, end)
             self._unread = (int(length[1]) if length else 0) - (len(data) - end)
         if not self._unread:
-            self._reply(self._line)
+            self._reply(self._line, data)
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._next is not None:
@@ -86,7 +86,7 @@ class Engine(asyncio.Protocol):
         if self._left:
             self._pour()
 
-    def _reply(self, line: bytes) -> None:
+    def _reply(self, line: bytes, data: bytes) -> None:
         seen = self._seen
         if line.startswith(b"GET /torture "):
             self._transport.write(_answer(json.dumps(asdict(seen)).encode()))
@@ -94,7 +94,7 @@ class Engine(asyncio.Protocol):
         seen.requests += 1
         if not line.startswith(_USUAL):
             seen.odd.append(line.decode("latin-1"))
-        order, size = read_stream(line), read_bytes(line)
+        order, size = read_stream(line, data), read_bytes(line)
         if order is not None:
             self._order, self._sent = order, 0
             seen.open += 1

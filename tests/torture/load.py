@@ -47,7 +47,7 @@ class Stream(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
-        self.transport.write(request(self._order.target, model=self._model))
+        self.transport.write(request(self._order.target, model=self._model, seed=self._order.seed))
 
     def data_received(self, data: bytes) -> None:
         self._parts.append(data)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from dataclasses import replace
 from time import perf_counter
 
 from tests.torture.load import Outcome, ask_once, count, open_stream, percentile, run_stream
+from tests.torture.rival import haproxy, haproxy_program
 from tests.torture.stage import MIB, Effort, Result, Row, Stage, stage, until
 from tests.torture.wire import Kind, Order, request
 
-#: What HAProxy needed for the first byte of 2,000 streams, in seconds, times 1.2; see the row.
+#: What HAProxy needed for the first byte of 2,000 streams on such a machine, in seconds, times 1.2.
 _FIRST_BYTE = 1.08
 
 
@@ -70,18 +72,34 @@ async def _at_once(effort: Effort) -> Result:
 
 
 async def _many(effort: Effort) -> Result:
-    streams, events, pace = effort.of(2000, 100), effort.of(10, 3), effort.of(1000, 300)
+    streams, order = effort.of(2000, 100), Order(effort.of(10, 3), effort.of(1000, 300))
     async with stage() as made:
+        bound, told = await _theirs(made.engines[0].port, streams, order)
         cpu, before = made.cpu(), made.rss()
-        running = [asyncio.create_task(run_stream(made.port, Order(events, pace, seed))) for seed in range(streams)]
+        running = _start(made.port, streams, order)
         most = await _highest_rss(made, running)
         ends = [await task for task in running]
         cpu = made.cpu() - cpu
     whole = count(ends, Kind.WHOLE)
     p99 = percentile([end.first for end in ends], 0.99)
-    figure = f"{whole} of {streams} whole, first byte p99 {p99:.2f} s, "
+    figure = f"{whole} of {streams} whole, first byte p99 {p99:.2f} s{told}, "
     figure += f"{most / MIB:.0f} MiB ({before / MIB:.0f} before), {cpu:.2f} CPU-s"
-    return Result(figure, whole == streams and p99 <= effort.within(_FIRST_BYTE) and most <= 60 * MIB)
+    return Result(figure, whole == streams and p99 <= effort.within(bound) and most <= 60 * MIB)
+
+
+def _start(port: int, streams: int, order: Order) -> list[asyncio.Task[Outcome]]:
+    return [asyncio.create_task(run_stream(port, replace(order, seed=seed))) for seed in range(streams)]
+
+
+async def _theirs(engine: int, streams: int, order: Order) -> tuple[float, str]:
+    """The bound of the first byte in seconds, and where it is from: HAProxy here and now, else what it once needed."""
+    program = haproxy_program()
+    if program is None:
+        return _FIRST_BYTE, ""
+    async with haproxy(program, engine) as port:
+        ends = await asyncio.gather(*_start(port, streams, order))
+    p99 = percentile([end.first for end in ends], 0.99)
+    return max(_FIRST_BYTE, 1.2 * p99), f" (HAProxy {p99:.2f} s)"
 
 
 async def _highest_rss(made: Stage, running: list[asyncio.Task[Outcome]]) -> int:
@@ -120,6 +138,11 @@ ROWS = (
     Row("leave", "200 clients leave in mid-stream", "0 streams left at the engine after 1 s", _leave),
     Row("stalled", "5 stalled readers of 100 MiB", "the worker grows by 16 MiB at the most", _stalled),
     Row("at-once", "40 streams of 5 s at once", "5.6 s", _at_once),
-    Row("many", "2,000 streams of 10 tokens at 1/s", f"all whole, first byte p99 ≤ {_FIRST_BYTE} s, ≤ 60 MiB", _many),
+    Row(
+        "many",
+        "2,000 streams of 10 tokens at 1/s",
+        "all whole, ≤ 60 MiB, first byte p99 ≤ HAProxy's and a fifth (0.9 s elsewhere)",
+        _many,
+    ),
     Row("killed", "an engine with 30 streams is killed", "30 visibly cut; next 503 with Retry-After ≤ 50 ms", _killed),
 )

@@ -9,7 +9,7 @@ import pytest
 
 from tests.torture.rows import ROWS
 from tests.torture.stage import ROOT
-from tests.torture.wire import DONE, LAST_CHUNK, STREAM_HEAD, Kind, Order, chunk, judge, read_stream
+from tests.torture.wire import DONE, LAST_CHUNK, STREAM_HEAD, Kind, Order, chunk, judge, read_stream, request
 
 ORDER = Order(3, 10, 7)
 EVENTS = [chunk(ORDER.event(number)) for number in range(3)]
@@ -69,5 +69,6 @@ def test_the_judge_knows_refusals_and_silence() -> None:
 
 
 def test_an_order_survives_its_way() -> None:
-    assert read_stream(f"POST {ORDER.target} HTTP/1.1".encode()) == ORDER
-    assert read_stream(b"POST /v1/chat/completions HTTP/1.1") is None
+    line, _, rest = request(ORDER.target, seed=ORDER.seed).partition(b"\r\n")
+    assert read_stream(line, rest) == ORDER
+    assert read_stream(b"POST /v1/chat/completions HTTP/1.1", b"") is None

@@ -1,6 +1,7 @@
 """What the torture's clients ask of its engines, and whether what came is what was sent. Pure.
 
-Rules: the target's query says what to answer, so an engine need not look into bodies. Each event carries its number,
+Rules: the target's query says what to answer, so an engine need not understand bodies; only a stream's seed is in the
+body, since clients' headers differ in little but their length. Each event carries its number,
 the stream's seed and a checksum of both; so an event that was lost, doubled, mixed up or changed shows, and a stream
 that ends early and looks whole shows above all.
 """
@@ -17,7 +18,8 @@ PATH = "/v1/chat/completions"
 STREAM_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n"
 DONE = b"data: [DONE]\n\n"
 LAST_CHUNK = b"0\r\n\r\n"
-_STREAM = re.compile(rb"events=([0-9]{1,9})&pace=([0-9]{1,6})&seed=([0-9]{1,9})")
+_STREAM = re.compile(rb"events=([0-9]{1,9})&pace=([0-9]{1,6})")
+_SEED = re.compile(rb'"seed": ([0-9]{1,9})')
 _BYTES = re.compile(rb"bytes=([0-9]{1,12})")
 _EVENT = re.compile(rb"data: (.*)\n\n")
 
@@ -32,7 +34,7 @@ class Order:
 
     @property
     def target(self) -> str:
-        return f"{PATH}?events={self.events}&pace={self.pace}&seed={self.seed}"
+        return f"{PATH}?events={self.events}&pace={self.pace}"
 
     def event(self, number: int) -> bytes:
         """One event, not yet a chunk."""
@@ -40,10 +42,10 @@ class Order:
         return b'data: {"seed":%d,"n":%d,"crc":%d,"choices":[]}\n\n' % (self.seed, number, checksum)
 
 
-def read_stream(line: bytes) -> Order | None:
-    """The stream that a request line asks for."""
-    match = _STREAM.search(line)
-    return Order(*map(int, match.groups())) if match else None
+def read_stream(line: bytes, body: bytes) -> Order | None:
+    """The stream that a request asks for, by its first line and the end of its body."""
+    match, seed = _STREAM.search(line), _SEED.search(body)
+    return Order(int(match[1]), int(match[2]), int(seed[1]) if seed else 0) if match else None
 
 
 def read_bytes(line: bytes) -> int | None:
@@ -57,10 +59,10 @@ def chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-def request(target: str = PATH, *, model: str = "alpha", lines: tuple[bytes, ...] = ()) -> bytes:
+def request(target: str = PATH, *, model: str = "alpha", seed: int = 0) -> bytes:
     """A chat request."""
-    body = json.dumps({"model": model, "messages": [], "stream": "events=" in target}).encode()
-    head = (f"POST {target} HTTP/1.1".encode(), b"Host: x", b"Content-Type: application/json", *lines)
+    body = json.dumps({"model": model, "messages": [], "stream": "events=" in target, "seed": seed}).encode()
+    head = (f"POST {target} HTTP/1.1".encode(), b"Host: x", b"Content-Type: application/json")
     return b"\r\n".join((*head, b"Content-Length: %d" % len(body))) + b"\r\n\r\n" + body
 
 
