@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
 
 import pytest
 
+from tests.proxy.bus import bus_of
 from tests.proxy.conftest import Start, Worker, a_model, a_plan
 from tests.proxy.scripted import SSE_HEAD, Backend, Message, Peer, chunk, event, get, ok, post, read_message, until
-from vllm_circus.bus.inbox import Puller
-from vllm_circus.bus.messages import TOPIC_MODELS, ModelsMessage, ModelState, WorkerMessage
-from vllm_circus.bus.publish import Publisher
+from vllm_circus.bus.messages import ModelsMessage, ModelState
 from vllm_circus.lifecycle.states import State
-from vllm_circus.paths import Instance
 from vllm_circus.proxy.errors import Refused
 from vllm_circus.proxy.routes import WORDS, make_table
-
-T = TypeVar("T")
 
 
 def error_of(response: Message) -> dict[str, object]:
@@ -147,48 +139,6 @@ def test_a_client_that_leaves_a_tunnel_ends_it(worker: Worker, alpha: Backend) -
 
 
 # states from the bus
-
-
-class Bus:
-    """The plugins' ends of the bus, on a loop of their own."""
-
-    def __init__(self, instance: Instance) -> None:
-        self.told: list[WorkerMessage] = []
-        self._loop = asyncio.new_event_loop()
-        threading.Thread(target=self._loop.run_forever, daemon=True).start()
-        self._publisher = self._call(lambda: Publisher(instance.health_bus))
-        self._puller = self._call(lambda: Puller(instance.stats_inbox, self.told.append))
-        self._sequence = 0
-
-    def _call(self, make: Callable[[], T]) -> T:
-        async def run() -> T:
-            return make()
-
-        return asyncio.run_coroutine_threadsafe(run(), self._loop).result(5)
-
-    def says(self, *states: ModelState) -> int:
-        """Publish these states; returns their sequence."""
-        self._sequence += 1
-        message = ModelsMessage(time.time(), 1, self._sequence, states)
-        self._call(lambda: self._publisher.publish(TOPIC_MODELS, message))
-        return self._sequence
-
-    def acted_on(self, sequence: int) -> bool:
-        return until(lambda: any(message.sequence >= sequence for message in self.told))
-
-    def close(self) -> None:
-        self._call(self._publisher.close)
-        self._call(self._puller.close)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-
-
-@contextmanager
-def bus_of(worker: Worker) -> Iterator[Bus]:
-    bus = Bus(worker.plan.instance)
-    try:
-        yield bus
-    finally:
-        bus.close()
 
 
 def test_a_model_that_is_not_ready_is_503_with_the_reason(start: Start, backend: Backend) -> None:

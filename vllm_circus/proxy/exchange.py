@@ -115,6 +115,9 @@ class Exchange(Request):
         self._release()  # it is not sent again from here on
         client = self.head
         self.status = head.status
+        if self.is_trial and head.status < 500 and self._backend is not None:  # however long its answer may take
+            self.is_trial = False
+            self._backend.ejector.succeeded()
         self._framing = framing
         self._is_stream = head.is_stream
         self._tail = deque(maxlen=_TAIL_PIECES)
@@ -297,13 +300,15 @@ class Exchange(Request):
         self._over = True
         if self.intake is not None:
             self._release()
+        answered = self.status or status >= 500  # else we refused it, and the engine has shown nothing
         self.status = status
         counter, backend, group = self.counter, self._backend, self._group
         if counter is not None:
             if backend is not None:
                 counter.in_flight -= 1
                 if group is not None and group.is_watched:
-                    group.done(backend, status=status, cut=cut, trial=self.is_trial)
+                    shown = status if answered else CLIENT_LEFT
+                    group.done(backend, status=shown, cut=cut, trial=self.is_trial)
             counter.cut += cut
             counter.add(self, now)
         elif self.prepared.page is None or self.prepared.page.where is not Where.CONTROL:

@@ -100,6 +100,7 @@ class Relay:
             )
             for model in plan.models
         }
+        self._group_names = {model.name: model.group for model in plan.models}
         self._families = self._make_groups()
         #: Every name that a client may use; None is the default model.
         self.groups: dict[str | None, Group] = {
@@ -161,10 +162,13 @@ class Relay:
         """Which model answers this request. Raises Refused where nobody is called so."""
         page = exchange.prepared.page
         name = exchange.model
+        maker = None
         if page is None or not page.in_body:
-            name = exchange.model = self._named_elsewhere(exchange)
+            maker = self.backends.get(self._stored.get(stored_id(exchange.head.path) or "", ""))
+            name = exchange.model = self._named_elsewhere(exchange, maker)
         group = self.groups.get(name)
         if group is not None:
+            exchange.maker = maker if maker in group.backends else None
             return group
         raise missing_model() if name is None else unknown_model(name)
 
@@ -181,13 +185,12 @@ class Relay:
         if self.on_finished is not None:
             self.on_finished(exchange, cut)
 
-    def _named_elsewhere(self, exchange: Request) -> str | None:
+    def _named_elsewhere(self, exchange: Request, maker: Backend | None) -> str | None:
         """The model that the query names, or the one that made the response asked for."""
         named = parse_qs(exchange.head.query.decode("ascii")).get("model")
         if named:
             return named[-1]
-        stored = stored_id(exchange.head.path)
-        return self._stored.get(stored) if stored else None
+        return self._group_names[maker.name] if maker is not None else None
 
     # what the process tells
 
@@ -218,6 +221,8 @@ class Relay:
         """Route by these states from now on."""
         self.table = table
         for name, backend in self.backends.items():
+            if name in table.ready and not backend.is_ready:  # what its engine did before counts no longer
+                backend.ejector.succeeded()
             backend.is_ready = name in table.ready
         for name, group in self._families.items():
             group.update(table.refusals.get(name))

@@ -48,6 +48,7 @@ class Request:
         model: the model that it names, once that is known.
         counter: of the engine that it concerns; None where it concerns none.
         moved: another model answers than the one that was named.
+        maker: the replica that made the stored response that it asks for, where that is known.
         is_trial: whether it is the one that tries an ejected replica.
     """
 
@@ -60,6 +61,8 @@ class Request:
         "_over",
         "_pieces",
         "_relay",
+        "_tries",
+        "_unedited",
         "_upstream",
         "_waiting",
         "asks_tunnel",
@@ -71,6 +74,7 @@ class Request:
         "intake",
         "is_trial",
         "length",
+        "maker",
         "model",
         "moved",
         "prepared",
@@ -98,6 +102,9 @@ class Request:
         self._upstream: Upstream | None = None
         self._give_up: Callable[[], object] | None = None
         self._pieces: Sequence[Piece] = ()  # of a body that needs no intake, or was edited
+        self._unedited: tuple[Sequence[Piece], int | None] | None = None  # these and the length, before
+        self._tries = 0  # replicas of the present model that could not be connected to
+        self.maker: Backend | None = None
         self._over = self._waiting = False
         self.asks_tunnel = self.retried = self.is_trial = self.moved = self.hides_usage = False
         self._deadline = inf
@@ -111,6 +118,11 @@ class Request:
     def has_body(self) -> bool:
         """Whether the request announces any byte of a body."""
         return self.head.chunked or bool(self.length)
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it waits in a model's queue."""
+        return self._waiting
 
     @property
     def backend_name(self) -> str:
@@ -131,11 +143,14 @@ class Request:
 
     def header(self, name: bytes) -> bytes | None:
         """The value of a header field, by its lower-case name."""
-        return find_field(self.head.rest, name)
+        return self.head.read.get(name) or find_field(self.head.rest, name)
 
     def beginning(self, size: int) -> bytes:
         """The first bytes of the body, as far as they are here."""
-        return b"".join(self._held())[:size]
+        found = bytearray()
+        for piece in self._held():
+            found += piece[: size - len(found)]
+        return bytes(found)
 
     # the request comes
 
@@ -168,11 +183,13 @@ class Request:
         intake = self.intake
         assert intake is not None  # noqa: S101 - begin() made it
         before = intake.held
-        end = intake.feed(data, at)
+        try:
+            end = intake.feed(data, at)
+        finally:  # what it holds is given back when the request is over, also where it was refused
+            self._relay.hold(intake.held - before)
         self.complete = intake.complete
         self.request_bytes = intake.total
         try:
-            self._relay.hold(intake.held - before)
             self._body_came(intake)
         except Refused as error:
             self.fail(error)
@@ -207,45 +224,54 @@ class Request:
 
     def _place(self, group: Group) -> None:
         """Ask for one of its replicas, or for its fallback's. Raises Refused."""
+        self._group = group
         self.counter = group.backends[0].counter
         try:
             backend = group.place(self)
         except Refused as error:
-            if group.fallback is None or self.moved or error.http_status != 503:
-                raise
-            self.moved = True
-            self._group = group.fallback
-            self._place(group.fallback)
+            self._fall_back(group, error)
             return
         if backend is None:
             self._waiting = True
             self._deadline = self._clock() + group.queue_timeout
         else:
+            self._take_place(group, backend)
+
+    def _fall_back(self, group: Group, error: Refused) -> None:
+        """No replica takes it: let the model that stands in for theirs. Raises Refused, this error if there is none."""
+        other = None if self.moved or error.http_status != 503 else group.stand_in(self)
+        if other is None:
+            raise error
+        self.moved = True
+        self._tries = 0
+        self._place(other)
+
+    def _take_place(self, group: Group, backend: Backend) -> None:
+        """Go to the replica that was chosen. Raises Refused."""
+        try:
             self._rewrite(group.rewriter_for(self.head.path))
             self._go(backend)
+        except Refused:
+            if self.is_trial:  # it tries nothing
+                self.is_trial = False
+                backend.ejector.abandoned()
+            raise
 
-    def placed(self, backend: Backend) -> None:
+    def placed(self, group: Group, backend: Backend) -> None:
         """It has waited, and its turn has come."""
         self._waiting = False
         self._deadline = inf
         try:
-            if self._group is not None:
-                self._rewrite(self._group.rewriter_for(self.head.path))
-            self._go(backend)
+            self._take_place(group, backend)
         except Refused as error:
             self.fail(error)
 
-    def refused_place(self, error: Refused) -> None:
+    def refused_place(self, group: Group, error: Refused) -> None:
         """It has waited, and nobody will take it: its fallback may."""
         self._waiting = False
         self._deadline = inf
-        group = self._group
         try:
-            if group is None or group.fallback is None or self.moved:
-                raise error
-            self.moved = True
-            self._group = group.fallback
-            self._place(group.fallback)
+            self._fall_back(group, error)
         except Refused as refused:
             self.fail(refused)
 
@@ -273,7 +299,6 @@ class Request:
             self.not_connected()
         else:
             self._send(upstream, backend)
-            self.down.resume_reading()
 
     def not_connected(self) -> None:
         """The backend was not reached: nothing of the request has gone anywhere, so another replica may have it."""
@@ -281,12 +306,17 @@ class Request:
         backend, group = self._backend, self._group
         if self._over or backend is None:
             return
-        if group is None or self.retried or not backend.is_down(self._clock()):  # or it was reached, and hung up
-            self.fail(not_ready(backend.name, "is not reachable", "", 1))
+        error = not_ready(backend.name if group is None else group.name, "is not reachable", "", 1)
+        if group is None or self.retried:
+            self.fail(error)
             return
         self._unplace(backend)
+        self._tries += 1
         try:
-            self._place(group)
+            if self._tries < len(group.backends):
+                self._place(group)
+            else:
+                self._fall_back(group, error)
         except Refused as error:
             self.fail(error)
 
@@ -303,6 +333,8 @@ class Request:
 
     def _send(self, upstream: Upstream, backend: Backend) -> None:
         down, head = self.down, self.head
+        if self.intake is not None:  # before more is written than the backend takes, which pauses it again
+            down.resume_reading()
         start = engine_head(
             head,
             self.length,
@@ -344,10 +376,14 @@ class Request:
     def _is_rewritten(self, intake: Intake) -> bool:
         """Whether it has to be whole before it goes on."""
         group = self._relay.groups.get(intake.model or "")
-        return group is not None and group.rewriter_for(self.head.path) is not None
+        return group is not None and group.needs_whole(self.head.path)
 
     def _rewrite(self, rewriter: Rewriter | None) -> None:
-        """Edit the body as the model's rules have it. Raises Refused."""
+        """Edit the body as the rules of the model have it that is to answer. Raises Refused."""
+        if self._unedited is not None:  # another was to answer before
+            self._pieces, self.length = self._unedited
+            self._unedited = None
+            self.hides_usage = False
         if rewriter is None or not self.complete:
             return
         body = b"".join(self._held())
@@ -357,5 +393,6 @@ class Request:
             body = b"".join(parts)
         edited = rewriter.rewrite(body)
         self.hides_usage = edited.added_usage
+        self._unedited = self._pieces, self.length
         self._pieces = (edited.body,)
         self.length = len(edited.body)
