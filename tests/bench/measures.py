@@ -193,7 +193,7 @@ async def measure(scenario: Scenario, target: Target, effort: Effort) -> Sample:
 
 
 async def _settle(target: Target) -> None:
-    """Wait until the proxy has seen that its clients are gone: what it has left to do would fall into the next measure."""
+    """Wait until the proxy rests: what it still has to do for clients that left would fall into the next measure."""
     before = cpu_seconds(target.pids)
     for _ in range(_MOST_PAUSES):
         await asyncio.sleep(_PAUSE)
