@@ -129,6 +129,8 @@ class Group:
         free = self._free(self._clock())
         if free and not self._queue:
             return self._chosen(free, exchange)
+        if free:  # time alone brought it back: those who wait have not heard of it
+            self._serve_soon()
         try:
             self._queue.put(exchange.sender, exchange)
         except QueueFull:
