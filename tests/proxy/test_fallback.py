@@ -54,6 +54,13 @@ def test_it_answers_while_the_model_is_not_ready_and_says_who_it_is(start: Start
     assert [request.body for request in small.requests] == [BODY] * 4, "as it was written"
 
 
+def test_its_name_is_that_of_the_model_and_not_of_a_replica(start: Start, pair: list[Backend]) -> None:
+    with nobody() as dead:
+        of_small = (a_model(f"small-{n}", it.port, group="small", names=("small",)) for n, it in enumerate(pair))
+        worker = start(a_model("big", dead, fallback="small"), *of_small)
+        assert worker.chat(BODY).get(b"x-vllm-circus-fallback") == b"small"
+
+
 def test_it_answers_while_nothing_can_be_reached(start: Start, backend: Backend) -> None:
     backend.answers(ok(b"small"))
     with nobody() as one, nobody() as two:

@@ -96,6 +96,29 @@ def test_one_more_than_may_wait_is_429(start: Start, backend: Backend, held: Hel
     assert len(backend.requests) == 3
 
 
+def test_it_is_said_in_anthropics_form_as_well(start: Start, backend: Backend, held: Held) -> None:
+    worker = start(*replicas(backend.port, max_in_flight=1, queue=Queue(size=0)))
+    client = ask(worker)
+    assert all_seen(1, backend)
+    response = worker.ask(post(ASK, path=b"/v1/messages"))
+    assert (response.status, response.get(b"retry-after")) == (429, b"1")
+    assert b'"type": "rate_limit_error"' in response.body
+    held.let()
+    assert read_message(client).status == 200
+
+
+def test_who_waits_is_served_while_the_worker_drains(start: Start, backend: Backend, held: Held) -> None:
+    worker = start(*replicas(backend.port, max_in_flight=1))
+    with bus_of(worker) as bus:
+        clients = [ask(worker) for _ in range(4)]
+        assert until(lambda: bus.told and bus.told[-1].models["chat-1"].waiting == 3)
+        worker.process.terminate()
+        assert until(lambda: b"drains" in worker.log.read_bytes())
+    held.let(4)
+    assert {read_message(client).status for client in clients} == {200}
+    assert worker.process.wait(10) == 0
+
+
 def test_a_queue_of_nobody_refuses_at_once(start: Start, backend: Backend, held: Held) -> None:
     worker = start(*replicas(backend.port, max_in_flight=1, queue=Queue(size=0)))
     client = ask(worker)

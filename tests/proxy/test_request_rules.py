@@ -8,7 +8,7 @@ import pytest
 
 from tests.proxy.conftest import Start
 from tests.proxy.engines import BROKEN, engines, nobody, replicas
-from tests.proxy.scripted import Backend, Message, Peer, ok, post, read_message, until
+from tests.proxy.scripted import SSE_HEAD, Backend, Message, Peer, event, ok, post, read_message, until
 from vllm_circus.config.models import Ejection, RequestRules
 
 RULES = RequestRules(defaults={"temperature": 0.2}, limits={"max_tokens": 100})
@@ -72,6 +72,27 @@ def test_a_large_body_is_held_until_it_is_whole(start: Start, backend: Backend) 
     client.send(message[-2:])
     assert read_message(client).status == 200
     assert backend.requests[0].body == body.replace(b"5000", b"100")[:-1] + b',"temperature":0.2}'
+
+
+def test_nothing_of_a_large_body_is_kept_while_its_answer_streams(start: Start, backend: Backend) -> None:
+    body = BODY[:-1] + b',"pad":"' + b"x" * 3_000_000 + b'"}'
+
+    def script(backend: Backend, peer: Peer) -> None:
+        peer.read_until(b"\r\n\r\n")
+        left = len(body) - len(peer.rest)
+        while left > 100:
+            left -= len(peer.sock.recv(1 << 20))
+        peer.send(SSE_HEAD + event(1))
+        peer.read_all()
+
+    backend.plays(script)
+    worker = start(*replicas(backend.port, request=RULES))
+    before = worker.memory()
+    for _ in range(20):
+        client = worker.client()
+        client.send(post(body))
+        client.read_until(b"\n\n\r\n")
+    assert worker.memory() - before < 30 << 20, "twenty times three megabytes would be twice that"
 
 
 def test_chunks_become_one_length(start: Start, backend: Backend) -> None:

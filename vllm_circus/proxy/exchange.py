@@ -112,7 +112,7 @@ class Exchange(Request):
 
     def respond(self, head: ResponseHead, length: int | None, framing: Framing | None) -> bytes:
         """The backend's final head has come; returns what the client gets for it."""
-        self._release()  # it is not sent again from here on
+        self._drop_body()
         client = self.head
         self.status = head.status
         if self.is_trial and head.status < 500 and self._backend is not None:  # however long its answer may take
@@ -142,7 +142,7 @@ class Exchange(Request):
         """Header lines of ours."""
         extra = self.prepared.cors
         if self.moved:
-            extra += b"x-vllm-circus-fallback: %b\r\n" % self.backend_name.encode()
+            extra += b"x-vllm-circus-fallback: %b\r\n" % (self._group.name.encode() if self._group else b"")
         if self.counter is None and ERROR_HEADER in head.read:
             extra += b"%b: %b\r\n" % (ERROR_HEADER, head.read[ERROR_HEADER])
         return extra
@@ -264,7 +264,7 @@ class Exchange(Request):
 
     def check(self, now: float) -> None:
         """Called now and then: whether the backend took too long, or a place in the queue did not come."""
-        if self._waiting:
+        if self.waiting:
             if now >= self._deadline:
                 self.fail(Refused(503, "queue_timeout", "No engine had time for the request.", retry_after=1))
         elif now >= (self.last_at + self._relay.limits.idle_timeout if self.last_at else self._deadline):
@@ -284,8 +284,8 @@ class Exchange(Request):
         return not self._tail or self._tail[-1].endswith(_AT_AN_EVENT_END)
 
     def _leave_backend(self) -> None:
-        if self._waiting and self._group is not None:
-            self._waiting = False
+        if self.waiting and self._group is not None:
+            self.waiting = False
             self._group.leave(self)
         if self._give_up is not None:
             self._give_up()

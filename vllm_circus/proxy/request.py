@@ -47,6 +47,7 @@ class Request:
         complete: the whole request has come.
         model: the model that it names, once that is known.
         counter: of the engine that it concerns; None where it concerns none.
+        waiting: it is in a model's queue.
         moved: another model answers than the one that was named.
         maker: the replica that made the stored response that it asks for, where that is known.
         is_trial: whether it is the one that tries an ejected replica.
@@ -64,7 +65,6 @@ class Request:
         "_tries",
         "_unedited",
         "_upstream",
-        "_waiting",
         "asks_tunnel",
         "complete",
         "counter",
@@ -81,6 +81,7 @@ class Request:
         "request_bytes",
         "request_id",
         "retried",
+        "waiting",
     )
 
     def __init__(
@@ -105,7 +106,7 @@ class Request:
         self._unedited: tuple[Sequence[Piece], int | None] | None = None  # these and the length, before
         self._tries = 0  # replicas of the present model that could not be connected to
         self.maker: Backend | None = None
-        self._over = self._waiting = False
+        self._over = self.waiting = False
         self.asks_tunnel = self.retried = self.is_trial = self.moved = self.hides_usage = False
         self._deadline = inf
         self.request_bytes = 0
@@ -118,11 +119,6 @@ class Request:
     def has_body(self) -> bool:
         """Whether the request announces any byte of a body."""
         return self.head.chunked or bool(self.length)
-
-    @property
-    def is_waiting(self) -> bool:
-        """Whether it waits in a model's queue."""
-        return self._waiting
 
     @property
     def backend_name(self) -> str:
@@ -201,7 +197,7 @@ class Request:
             raise intake.error
         if self._upstream is not None:
             self._upstream.write_all(self._release())
-        elif self._backend is not None or self._waiting:  # being connected to, or queued
+        elif self._backend is not None or self.waiting:  # being connected to, or queued
             self.down.pause_reading()
         elif intake.complete or (intake.held > HOLD and intake.model is not None and not self._is_rewritten(intake)):
             self.model = intake.model
@@ -232,7 +228,7 @@ class Request:
             self._fall_back(group, error)
             return
         if backend is None:
-            self._waiting = True
+            self.waiting = True
             self._deadline = self._clock() + group.queue_timeout
         else:
             self._take_place(group, backend)
@@ -259,7 +255,7 @@ class Request:
 
     def placed(self, group: Group, backend: Backend) -> None:
         """It has waited, and its turn has come."""
-        self._waiting = False
+        self.waiting = False
         self._deadline = inf
         try:
             self._take_place(group, backend)
@@ -268,7 +264,7 @@ class Request:
 
     def refused_place(self, group: Group, error: Refused) -> None:
         """It has waited, and nobody will take it: its fallback may."""
-        self._waiting = False
+        self.waiting = False
         self._deadline = inf
         try:
             self._fall_back(group, error)
@@ -346,6 +342,8 @@ class Request:
         # only what has gone out whole on a used connection can be sent again, so only that is kept
         keep = upstream.used and self.complete
         pieces = self._held() if keep or self.intake is None or self._pieces else self._release()
+        if self._unedited is not None and not keep:
+            self._drop_body()
         self._upstream = upstream
         upstream.send(self, head.method, start, pieces)  # type: ignore[arg-type]  # an Exchange's half
         if down.write_paused:
@@ -356,9 +354,7 @@ class Request:
 
     def _held(self) -> Sequence[Piece]:
         """The body, as far as it is here."""
-        if self._pieces or self.intake is None:
-            return self._pieces
-        return self.intake.peek()
+        return self._pieces if self._pieces or self.intake is None else self.intake.peek()
 
     def _release(self) -> Sequence[Piece]:
         """What the intake held of the body; it is held no longer."""
@@ -366,6 +362,12 @@ class Request:
             return ()
         self._relay.hold(-self.intake.held)
         return self.intake.take()
+
+    def _drop_body(self) -> None:
+        """It is not sent again from here on."""
+        if self._unedited is not None:
+            self._pieces, self._unedited = (), None
+        self._release()
 
     def _can_be_sent_again(self) -> bool:
         """Whether every byte of it is still here."""
