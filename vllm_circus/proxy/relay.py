@@ -161,14 +161,11 @@ class Relay:
     def find_group(self, exchange: Request) -> Group:
         """Which model answers this request. Raises Refused where nobody is called so."""
         page = exchange.prepared.page
-        name = exchange.model
-        maker = None
         if page is None or not page.in_body:
-            maker = self.backends.get(self._stored.get(stored_id(exchange.head.path) or "", ""))
-            name = exchange.model = self._named_elsewhere(exchange, maker)
+            self._look_elsewhere(exchange)
+        name = exchange.model
         group = self.groups.get(name)
         if group is not None:
-            exchange.maker = maker if maker in group.backends else None
             return group
         raise missing_model() if name is None else unknown_model(name)
 
@@ -185,12 +182,14 @@ class Relay:
         if self.on_finished is not None:
             self.on_finished(exchange, cut)
 
-    def _named_elsewhere(self, exchange: Request, maker: Backend | None) -> str | None:
-        """The model that the query names, or the one that made the response asked for."""
+    def _look_elsewhere(self, exchange: Request) -> None:
+        """Its model is the one that the query names, or that made the response asked for."""
+        maker = self.backends.get(self._stored.get(stored_id(exchange.head.path) or "", ""))
         named = parse_qs(exchange.head.query.decode("ascii")).get("model")
-        if named:
-            return named[-1]
-        return self._group_names[maker.name] if maker is not None else None
+        exchange.model = named[-1] if named else self._group_names[maker.name] if maker is not None else None
+        group = self.groups.get(exchange.model)
+        if group is not None and maker in group.backends:
+            exchange.maker = maker
 
     # what the process tells
 
