@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import pytest
 
@@ -213,14 +213,10 @@ def test_one_that_loses_answers_is_left_alone(start: Start) -> None:
             peer.reset()
 
         bad.plays(script)
-        clients = [ask(worker) for _ in range(10)]
-        for client in clients:
-            client.ended()
-        answered(worker, 4)
-        assert until(lambda: len(bad.requests) < 7)
-        before = seen(bad)
-        assert answered(worker, 6) == [b"1"] * 6
-        assert seen(bad) == before
+        for _ in range(10):
+            with suppress(EOFError, ConnectionError):  # cut in the answer
+                worker.chat(ASK)
+        assert seen(bad, good) == [2, 8]
 
 
 def test_faults_of_clients_are_not_those_of_the_engine(start: Start) -> None:
