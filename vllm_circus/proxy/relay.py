@@ -100,7 +100,6 @@ class Relay:
             )
             for model in plan.models
         }
-        self._group_names = {model.name: model.group for model in plan.models}
         self._families = self._make_groups()
         #: Every name that a client may use; None is the default model.
         self.groups: dict[str | None, Group] = {
@@ -184,12 +183,12 @@ class Relay:
 
     def _look_elsewhere(self, exchange: Request) -> None:
         """Its model is the one that the query names, or that made the response asked for."""
-        maker = self.backends.get(self._stored.get(stored_id(exchange.head.path) or "", ""))
+        made_by = self.plan.model(self._stored.get(stored_id(exchange.head.path) or "", ""))
         named = parse_qs(exchange.head.query.decode("ascii")).get("model")
-        exchange.model = named[-1] if named else self._group_names[maker.name] if maker is not None else None
+        exchange.model = named[-1] if named else made_by.group if made_by is not None else None
         group = self.groups.get(exchange.model)
-        if group is not None and maker in group.backends:
-            exchange.maker = maker
+        if group is not None and made_by is not None and group.name == made_by.group:
+            exchange.maker = self.backends[made_by.name]
 
     # what the process tells
 
