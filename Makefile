@@ -22,7 +22,7 @@ make_venv = $(1) -m venv $(2) 2>/dev/null || { \
 	$(1) -m venv --without-pip $(2) && $(1) -m pip --python $(2)/bin/python install --quiet pip; }
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-vllm test-wheel bench torture lint format clean
+.PHONY: help demo test test-vllm test-wheel bench bench-rivals torture lint format clean
 
 help: ## show this list
 	@echo "usage: make TARGET [PYTHON=python3.12]"

@@ -58,7 +58,8 @@ def _words(text: str) -> tuple[str, ...]:
 
 def _run(home: Path, chosen: argparse.Namespace, effort: Effort) -> int:
     cores, files = find_cores(os.sched_getaffinity(0)), raise_files(_FILES)
-    suites = [scale(suite, effort, files) for suite in choose(chosen.only, chosen.targets)]
+    wanted = chosen.targets or (names(slow=False) if chosen.quick else ())
+    suites = [scale(suite, effort, files) for suite in choose(chosen.only, wanted)]
     if not suites:
         raise BenchError("nothing is left to measure: see --help for what there is")
     os.sched_setaffinity(0, {cores.load})

@@ -65,13 +65,11 @@ def _run(stage: Stage, proxy: Proxy, *, setting: Setting) -> Iterator[Target]:
 def _bind_buses(instance: Instance) -> Iterator[None]:
     """Where the worker reports and listens; nobody says anything: a model of which nothing is known is routed to."""
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    kinds = {instance.health_bus: zmq.XPUB, instance.stats_bus: zmq.XPUB, instance.stats_inbox: zmq.PULL}
+    sockets = {address: context.socket(kind) for address, kind in kinds.items()}  # closed when nobody holds them
     try:
-        for kind, address in (
-            (zmq.XPUB, instance.health_bus),
-            (zmq.XPUB, instance.stats_bus),
-            (zmq.PULL, instance.stats_inbox),
-        ):
-            context.socket(kind).bind(address)
+        for address, bound in sockets.items():
+            bound.bind(address)
         yield
     finally:
         context.destroy(linger=0)

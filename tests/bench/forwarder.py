@@ -64,7 +64,15 @@ def main() -> None:
     forwarder = Forwarder({model: f"http://127.0.0.1:{engine}"})
     app = fastapi.FastAPI(lifespan=forwarder.live)
     app.add_api_route("/v1/chat/completions", forwarder.forward, methods=["POST"])
-    uvicorn.run(app, host="127.0.0.1", port=int(port), access_log=False, log_level="warning", backlog=4096)
+    uvicorn.run(
+        app,
+        host="127.0.0.1",
+        port=int(port),
+        access_log=False,
+        log_level="warning",
+        backlog=4096,
+        timeout_keep_alive=600,
+    )
 
 
 if __name__ == "__main__":

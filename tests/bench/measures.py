@@ -23,6 +23,9 @@ MOST_EVENTS = 2_000_000
 #: Seconds beyond its own that a measure may take.
 _PATIENCE = 45.0
 _BATCH = 200
+#: Seconds between two looks at a proxy that is coming to rest, and how often it is looked at.
+_PAUSE = 0.05
+_MOST_PAUSES = 200
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,7 @@ class Scenario:
         weight: stretches the window: streams need longer for as many events.
         on_direct: measured without a proxy too, for what a proxy adds.
         heavy: too much for a proxy that is a hundred times slower than others.
+        spread: clients ask for every model that the proxy knows in turn, instead of for the first alone.
         idle: connections that are there and say nothing.
     """
 
@@ -97,6 +101,7 @@ class Scenario:
     weight: float = 1.0
     on_direct: bool = False
     heavy: bool = True
+    spread: bool = False
     idle: int = 0
     is_crowd: bool = False
 
@@ -108,7 +113,9 @@ class Scenario:
         if order is not None:
             share = order.chunks / self.clients
             return lambda number: Listener(tally, order, max(1, int(share * (number + 1))), exact=exact)
-        requests = [make_request(size=self.size, model=name) for name in model_names(target.models)]
+        requests = [
+            make_request(size=self.size, model=name) for name in model_names(target.models if self.spread else 1)
+        ]
         return lambda number: Asker(tally, requests, number, self.clients)
 
 
@@ -182,7 +189,18 @@ async def measure(scenario: Scenario, target: Target, effort: Effort) -> Sample:
         tally.failed.cancel()
         for client in run.clients:
             client.close()
-        await asyncio.sleep(0.05)  # let everybody see that the clients are gone
+        await _settle(target)
+
+
+async def _settle(target: Target) -> None:
+    """Wait until the proxy rests: what it still has to do for clients that left would fall into the next measure."""
+    before = cpu_seconds(target.pids)
+    for _ in range(_MOST_PAUSES):
+        await asyncio.sleep(_PAUSE)
+        now = cpu_seconds(target.pids)
+        if now - before < _PAUSE / 10:
+            return
+        before = now
 
 
 def _way(scenario: Scenario) -> Callable[[_Run], Coroutine[None, None, Sample]]:

@@ -56,6 +56,7 @@ def _bars(place: Any, row: Any) -> None:
     place.set_xlim(min(values) / 3, max(values) * 3)
     place.set_title(row["title"], fontsize=10)
     place.tick_params(labelsize=8)
+    place.tick_params(axis="x", which="both", bottom=False, labelbottom=False)  # the bars have their figures
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import time
 from collections import defaultdict
 from collections.abc import Coroutine, Sequence
 from contextlib import AbstractContextManager, ExitStack
@@ -44,6 +45,7 @@ class Bench(AbstractContextManager["Bench"]):
         self.effort = effort
         self.noise = Noise(stage.cores)
         self._runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
+        self._began = time.monotonic()
         self._told: set[str] = set()
 
     def __exit__(
@@ -60,7 +62,8 @@ class Bench(AbstractContextManager["Bench"]):
             if not suite.fresh:
                 work.start(stack, proxies)
             for turn in range(rounds):
-                print(f"{suite.title}: round {turn + 1} of {rounds}", file=sys.stderr)
+                seconds = time.monotonic() - self._began
+                print(f"{seconds:3.0f} s: {suite.title}, round {turn + 1} of {rounds}", file=sys.stderr)
                 work.round(turn, proxies)
         kept = tuple(proxy for proxy in proxies if any(name == proxy.name for _, name in work.samples))
         return Result(replace(suite, proxies=kept), dict(work.samples), rounds)

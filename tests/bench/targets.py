@@ -81,7 +81,7 @@ class Proxy:
         names: what the command line may call it; the first one is its column's.
         version: empty for our own.
         lacking: what a person does to have it; empty where it is there.
-        slow: a hundred times slower than others: it gets less to do.
+        slow: a hundred times slower than others: it gets less to do, and nothing in a quick run that does not name it.
         exact: see `Target`.
         rounds: it takes part in no more rounds than these.
         may_fail: where it answers wrong, it is left out, and the benchmark goes on.

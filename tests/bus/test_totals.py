@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -157,3 +158,12 @@ def test_totals_of_another_form_are_refused() -> None:
     for data in (b"", b"{", b"[]", b'{"version": 99}', b'{"base": {"a": 1}}'):
         with pytest.raises(ValueError, match=r"error|version"):
             load_totals(data)
+
+
+def test_totals_of_before_there_were_queues_are_read() -> None:
+    message = WorkerMessage("7-1", 7, 0.0, 0, 0, {"a": ModelCounts(statuses={200: 2}, streams=1)})
+    document = json.loads(dump_totals(take(Totals(), message, 1.0)))
+    counts = document["workers"]["7-1"]["message"]["models"]["a"]
+    del counts["waiting"], counts["chunk_gap"]
+    totals = take(load_totals(json.dumps(document).encode()), replace(message, worker="8-1", pid=8), 2.0)
+    assert model_sums(totals)["a"] == ModelCounts(statuses={200: 4}, streams=2)

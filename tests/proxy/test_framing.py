@@ -131,3 +131,11 @@ def test_it_knows_when_something_of_ones_own_fits_in() -> None:
         framing.feed(piece)
         seen.append(framing.between)
     assert seen == [False, False, False, True, True, False]
+
+
+@pytest.mark.parametrize(
+    "raw", [b"0\r\nHTTP/1.1", b"0\r\nX-T: 1\rE", b"0\r\n X", b"0\r\nX :", b"0\r\n\rX", b"0\r\nX: \x00"]
+)
+def test_what_can_never_become_a_trailer_is_refused_at_once(raw: bytes) -> None:
+    with pytest.raises(BadFraming):
+        ByChunks().feed(raw)

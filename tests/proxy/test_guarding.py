@@ -144,6 +144,7 @@ def test_the_list_of_models_is_openais(worker: Worker, alpha: Backend) -> None:
     assert by_name["beta"]["object"] == "model"
     assert by_name["beta"]["owned_by"] == "vllm-circus"
     assert json.loads(worker.get(b"/v1/models/Org/Alpha").body)["id"] == "Org/Alpha"
+    assert json.loads(worker.get(b"/v1/models/Org%2FAlpha").body)["id"] == "Org/Alpha", "as the openai client asks"
     response = worker.get(b"/v1/models/none")
     assert (response.status, response.get(b"x-vllm-circus-error")) == (404, b"model_not_found")
     assert alpha.connections == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from prometheus_client.parser import text_string_to_metric_families
 
 from vllm_circus.bus.messages import (
+    CHUNK_GAP_BUCKETS,
     FIRST_TOKEN_BUCKETS,
     CountsMessage,
     Histogram,
@@ -24,6 +25,8 @@ COUNTS = CountsMessage(
         "a": ModelCounts(
             statuses={200: 3, 499: 1},
             in_flight=2,
+            waiting=5,
+            chunk_gap=Histogram((4, 1) + (0,) * (len(CHUNK_GAP_BUCKETS) - 1), 0.25),
             prompt_tokens=7,
             first_token=Histogram((1, 2) + (0,) * (len(FIRST_TOKEN_BUCKETS) - 1), 0.5),
         )
@@ -54,6 +57,10 @@ def test_the_values_are_those_of_the_messages() -> None:
     assert value("vllm_circus_requests_total", model="a", status="200") == 3
     assert value("vllm_circus_unrouted_requests_total", status="404") == 9
     assert value("vllm_circus_requests_in_flight", model="a") == 2
+    assert value("vllm_circus_requests_waiting", model="a") == 5
+    assert value("vllm_circus_time_between_chunks_seconds_bucket", model="a", le="0.001") == 4
+    assert value("vllm_circus_time_between_chunks_seconds_count", model="a") == 5
+    assert value("vllm_circus_time_between_chunks_seconds_sum", model="a") == 0.25
     assert value("vllm_circus_prompt_tokens_total", model="a") == 7
     assert value("vllm_circus_time_to_first_byte_seconds_bucket", model="a", le="0.01") == 3
     assert value("vllm_circus_time_to_first_byte_seconds_count", model="a") == 3

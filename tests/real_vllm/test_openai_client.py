@@ -177,7 +177,14 @@ def test_models_are_listed_as_the_engine_names_them(pair: Pair) -> None:
         listed = through[direct.id]
         assert (listed.object, type(listed.created)) == (direct.object, int)
     assert pair.through.openai.models.retrieve(MODEL_A) == through[MODEL_A]
+    for name, model in through.items():  # the client writes a slash as %2F
+        assert pair.through.openai.models.retrieve(name) == model
     assert_refused_by_us(pair, lambda side: side.openai.models.retrieve("nobody"), "model_not_found")
+
+
+@pytest.mark.parametrize("ask", ["retrieve", "cancel"])
+def test_a_response_that_is_not_there_raises_what_it_raises_directly(pair: Pair, ask: str) -> None:
+    assert_refused_by_us(pair, lambda side: getattr(side.openai.responses, ask)("resp_0"), "response_not_found")
 
 
 EMBEDDED: dict[str, dict[str, Any]] = {

@@ -109,9 +109,8 @@ async def _one(port: int, data: bytes, *, half: bool) -> str:
             writer.write_eof()
         async with asyncio.timeout(0.15):
             while got := await reader.read(65536):
-                if wrong:
-                    return f"after {wrong} came {got!r}"
-                wrong = judge.feed(got)
+                if wrong := judge.feed(got):
+                    return wrong
     except TimeoutError:
         return wrong and f"not cut after {wrong}"
     except OSError:  # a reset is a cut, too

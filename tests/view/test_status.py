@@ -40,6 +40,16 @@ def test_the_whole_status_of_a_running_set() -> None:
     )
 
 
+def test_who_waits_is_shown_while_somebody_does() -> None:
+    counts = replace(COUNTS, models={"qwen": replace(COUNTS.models["qwen"], waiting=12)})
+    table = text(replace(PICTURE, counts=counts)).splitlines()[:3]
+    assert table == [
+        "NAME   STATE    GPU  PORT     MEM  IN-FLIGHT  WAIT   REQ  TOK/s  TTFT  ERR  UPTIME",
+        "qwen   ready    0,1  8001  121.0G          3    12  1204    312  75ms    2   1h03m",
+        "coder  loading  2    8002    2.0G          0     0     0      0     -    0     12s",
+    ]
+
+
 def test_the_circusctl_command_can_be_pasted_from_a_narrow_terminal() -> None:
     program = "/opt/vllm-circus/bin/circusctl"
     picture = replace(PICTURE, circusctl=f"{program} --endpoint {CONTROL}")

@@ -62,7 +62,7 @@ _PAGES = (
 _PATTERNS = (
     (re.compile(rb"/v1/responses/([A-Za-z0-9_-]{1,128})"), Page(_GET | {b"DELETE"}, Where.STORED)),
     (re.compile(rb"/v1/responses/([A-Za-z0-9_-]{1,128})/cancel"), Page(_POST, Where.STORED)),
-    (re.compile(rb"/v1/models/([A-Za-z0-9._:/@+-]{1,128})"), Page(_READ, Where.CONTROL)),
+    (re.compile(rb"/v1/models/((?:[A-Za-z0-9._:/@+-]|%[0-9A-Fa-f]{2}){1,128})"), Page(_READ, Where.CONTROL)),
 )
 
 

@@ -33,12 +33,15 @@ IDLE_SECONDS = 4.0
 DOWN_SECONDS = 1.0
 #: Idle connections kept for one backend.
 MOST_IDLE = 256
+#: Connections that are being opened to it at a time.
+_MOST_OPENING = 32
 
 
 class Backend:
     """An engine, or the proxy's own control pages.
 
     Attributes:
+        endpoint: where it listens.
         counter: what happens to its requests; None for the control pages.
         is_ready: its engine is ready, by the states that were told; who was never told of is.
         ejector, seed: see balance.
@@ -48,14 +51,15 @@ class Backend:
         "_clock",
         "_connect_timeout",
         "_down_until",
-        "_endpoint",
         "_idle",
         "_key_file",
         "_lines",
         "_loop",
+        "_opening",
         "_tasks",
         "counter",
         "ejector",
+        "endpoint",
         "is_control",
         "is_ready",
         "name",
@@ -80,7 +84,7 @@ class Backend:
         self.is_ready = True
         self.ejector = Ejector(ejection or Ejection())
         self.seed = seed_of(name)
-        self._endpoint = endpoint
+        self.endpoint = endpoint
         self._loop = loop
         self._clock = clock
         self._connect_timeout = connect_timeout
@@ -88,11 +92,12 @@ class Backend:
         self._lines: bytes | None = None
         self._idle: list[Upstream] = []
         self._down_until = 0.0
+        self._opening = asyncio.Semaphore(_MOST_OPENING)
         self._tasks: set[asyncio.Task[None]] = set()
 
     def __repr__(self) -> str:
         down = ", down" if self.is_down(self._clock()) else ""
-        return f"<Backend {self.name} at {self._endpoint}, {len(self._idle)} idle{down}>"
+        return f"<Backend {self.name} at {self.endpoint}, {len(self._idle)} idle{down}>"
 
     @property
     def load(self) -> int:
@@ -168,20 +173,21 @@ class Backend:
             return Upstream(self)
 
         try:
-            async with asyncio.timeout(self._connect_timeout):
-                if self._endpoint.uds:
-                    _, upstream = await self._loop.create_unix_connection(make, self._endpoint.uds)
+            # one burst of clients is not answered with one of connections, which would fill the engine's queue
+            async with asyncio.timeout(self._connect_timeout), self._opening:
+                if self.endpoint.uds:
+                    _, upstream = await self._loop.create_unix_connection(make, self.endpoint.uds)
                 else:
-                    _, upstream = await self._loop.create_connection(make, self._endpoint.host, self._endpoint.port)
+                    _, upstream = await self._loop.create_connection(make, self.endpoint.host, self.endpoint.port)
         except (OSError, TimeoutError) as error:
-            log.warning("%s cannot be reached at %s: %s", self.name, self._endpoint, error or "no answer")
+            log.warning("%s cannot be reached at %s: %s", self.name, self.endpoint, error or "no answer")
             self.mark_down()
             exchange.not_connected()
         else:
             exchange.connected(upstream)
 
     def _make_lines(self) -> bytes:
-        endpoint = self._endpoint
+        endpoint = self.endpoint
         lines = b"Host: %b\r\n" % (b"localhost" if endpoint.uds else f"{endpoint.host}:{endpoint.port}".encode())
         if self._key_file is not None:
             key = _read_key(self._key_file)

@@ -182,7 +182,7 @@ class Downstream(Connection):
     def check(self, now: float) -> None:
         """See Connection."""
         exchange = self._exchange
-        if exchange is not None and exchange.complete:
+        if exchange is not None and (exchange.complete or exchange.waiting):
             exchange.check(now)
             if self._half_closed:
                 self._abort_if_left()

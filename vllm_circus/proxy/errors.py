@@ -105,6 +105,11 @@ def unknown_model(name: str) -> Refused:
     return Refused(404, "model_not_found", f"The model `{shown}` does not exist.", param="model")
 
 
+def unknown_response(name: str) -> Refused:
+    """404 for a stored response that no engine knows."""
+    return Refused(404, "response_not_found", f"No engine has stored the response `{name}`.", param="response_id")
+
+
 def unknown_path() -> Refused:
     """404 for a path that is not public."""
     return Refused(404, "unknown_path", "There is no such path here.")

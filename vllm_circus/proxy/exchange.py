@@ -13,7 +13,6 @@ Rules:
 
 from __future__ import annotations
 
-from collections import deque
 from typing import TYPE_CHECKING
 
 from vllm_circus.proxy.allow import Where
@@ -70,7 +69,7 @@ class Exchange(Request):
         self._write = down.write
         self._framing: Framing | None = None
         self._filter: UsageFilter | None = None
-        self._tail: deque[bytes] | None = None
+        self._tail: list[bytes] = []
         self._is_stream = self.is_tunnel = self.unchunked = self.keep_alive = False
         self.began = relay.clock()
         self.first_at = self.last_at = 0.0
@@ -112,12 +111,14 @@ class Exchange(Request):
 
     def respond(self, head: ResponseHead, length: int | None, framing: Framing | None) -> bytes:
         """The backend's final head has come; returns what the client gets for it."""
-        self._release()  # it is not sent again from here on
+        self._release()
         client = self.head
         self.status = head.status
+        if self.is_trial and head.status < 500 and self._backend is not None:  # however long its answer may take
+            self.is_trial = False
+            self._backend.ejector.succeeded()
         self._framing = framing
         self._is_stream = head.is_stream
-        self._tail = deque(maxlen=_TAIL_PIECES)
         if head.is_stream:
             if self.counter is not None:
                 self.counter.streams += 1
@@ -139,7 +140,7 @@ class Exchange(Request):
         """Header lines of ours."""
         extra = self.prepared.cors
         if self.moved:
-            extra += b"x-vllm-circus-fallback: %b\r\n" % self.backend_name.encode()
+            extra += b"x-vllm-circus-fallback: %b\r\n" % (self._group.name.encode() if self._group else b"")
         if self.counter is None and ERROR_HEADER in head.read:
             extra += b"%b: %b\r\n" % (ERROR_HEADER, head.read[ERROR_HEADER])
         return extra
@@ -170,8 +171,10 @@ class Exchange(Request):
         self.last_at = now
         if self._is_stream:
             self.chunks += data.count(b"\n\n")
-        if self._tail is not None:
-            self._tail.append(data if len(data) <= TAIL_WINDOW else data[-TAIL_WINDOW:])
+        tail = self._tail
+        tail.append(data if len(data) <= TAIL_WINDOW else data[-TAIL_WINDOW:])
+        if len(tail) > _TAIL_PIECES:
+            del tail[0]
 
     def _filtered(self, data: bytes) -> bytes:
         """A piece of a stream of which something was taken out: its chunks are made anew."""
@@ -208,7 +211,7 @@ class Exchange(Request):
         self._upstream = None
         if self._filter is not None:
             self._write(self._filtered(self._filter.end()) + (b"" if self.unchunked else LAST_CHUNK))
-        if self.counter is not None and self._tail is not None:
+        if self.counter is not None and self._tail:
             self.counter.add_usage(b"".join(self._tail))
         self._close_account(self.status, now)
         self.down.exchange_over(keep_alive=self.keep_alive and self.complete, now=now)
@@ -250,7 +253,7 @@ class Exchange(Request):
             plain = self.unchunked or self._framing.ends_with_connection
             self._write(event if plain else as_chunk(event))
         by_end = self.unchunked or (self._framing is not None and self._framing.ends_with_connection)
-        self._close_account(self.status, self._clock(), cut=True)
+        self._close_account(self.status, self._clock(), cut=True, blameless=error.http_status < 500)
         self.down.cut(reset=by_end)
 
     def abort(self) -> None:
@@ -261,7 +264,7 @@ class Exchange(Request):
 
     def check(self, now: float) -> None:
         """Called now and then: whether the backend took too long, or a place in the queue did not come."""
-        if self._waiting:
+        if self.waiting:
             if now >= self._deadline:
                 self.fail(Refused(503, "queue_timeout", "No engine had time for the request.", retry_after=1))
         elif now >= (self.last_at + self._relay.limits.idle_timeout if self.last_at else self._deadline):
@@ -281,8 +284,8 @@ class Exchange(Request):
         return not self._tail or self._tail[-1].endswith(_AT_AN_EVENT_END)
 
     def _leave_backend(self) -> None:
-        if self._waiting and self._group is not None:
-            self._waiting = False
+        if self.waiting and self._group is not None:
+            self.waiting = False
             self._group.leave(self)
         if self._give_up is not None:
             self._give_up()
@@ -291,19 +294,21 @@ class Exchange(Request):
             self._upstream.close()
             self._upstream = None
 
-    def _close_account(self, status: int, now: float, *, cut: bool = False) -> None:
+    def _close_account(self, status: int, now: float, *, cut: bool = False, blameless: bool = False) -> None:
         if self._over:
             return
         self._over = True
         if self._counted or self.intake is not None:
             self._release()
+        answered = (self.status or status >= 500) and not blameless  # else the engine has shown nothing
         self.status = status
         counter = self.counter
         if counter is not None:
             if self._backend is not None:
                 counter.in_flight -= 1
                 if self._group is not None and self._group.is_watched:
-                    self._group.done(self._backend, status=status, cut=cut, trial=self.is_trial)
+                    shown = status if answered else CLIENT_LEFT
+                    self._group.done(self._backend, status=shown, cut=cut, trial=self.is_trial)
             counter.cut += cut
             counter.add(self, now)
         elif self.prepared.page is None or self.prepared.page.where is not Where.CONTROL:

@@ -27,6 +27,8 @@ _LONGEST_SIZE_LINE = 1100
 #: Sizes below this are looked up.
 _USUAL_SIZES = 2048
 _TRAILER = re.compile(rb"(" + _TOKEN + rb"):[\t\x20-\x7e\x80-\xff]*+\r\n")
+#: What may still become a trailer, or the empty line.
+_TRAILER_BEGINNING = re.compile(rb"\r|" + _TOKEN + rb"(?::[\t\x20-\x7e\x80-\xff]*+\r?)?")
 _LONGEST_TRAILER = 8192
 _MOST_TRAILERS = 64
 #: Fields that say how a message is read or who sent it: RFC 9110, section 6.5.1, allows none of them in trailers.
@@ -189,6 +191,8 @@ class ByChunks:
             if len(data) - at > _LONGEST_TRAILER or b"\n" in data[at:]:
                 raise BadFraming("a trailer is malformed")
             self._part = data[at:]
+            if not _TRAILER_BEGINNING.fullmatch(self._part):
+                raise BadFraming("a trailer is malformed")
             return len(data)
         if match[1].lower().replace(b"_", b"-") in _NOT_IN_TRAILERS:
             raise BadFraming("a trailer has a field that belongs into the header")

@@ -28,7 +28,7 @@ _BUSY = 1
 #: Paths whose streams end with an event that tells the usage, if that is asked for.
 _WITH_USAGE = frozenset({b"/v1/chat/completions", b"/v1/completions"})
 #: Paths whose bodies are edited: those that generate.
-_REWRITTEN = _WITH_USAGE | {b"/v1/chat/completions/batch", b"/v1/responses", b"/v1/messages"}
+_REWRITTEN = _WITH_USAGE | {b"/v1/chat/completions/batch", b"/v1/responses", b"/v1/messages", b"/invocations"}
 
 
 class Group:
@@ -44,6 +44,7 @@ class Group:
     """
 
     __slots__ = (
+        "_adapters",
         "_affinity",
         "_clock",
         "_limit",
@@ -84,6 +85,7 @@ class Group:
         self._limit = None if plan.max_in_flight is None else max(1, plan.max_in_flight // workers)
         self._queue: FairQueue[Request] = FairQueue(plan.queue.size)
         self._affinity = plan.affinity
+        self._adapters = frozenset(adapter.name for adapter in plan.adapters)
         self._turn = 0
         self._serving = False
         self.is_watched = self._limit is not None or len(self.backends) > 1
@@ -106,13 +108,27 @@ class Group:
         rewriter = self._usage_rewriter if path in _WITH_USAGE else self._rewriter
         return None if rewriter.changes_nothing or path not in _REWRITTEN else rewriter
 
+    def needs_whole(self, path: bytes) -> bool:
+        """Whether a request for this path has to be here whole before it goes on, be it to the fallback."""
+        if self.fallback is not None and self.fallback.rewriter_for(path) is not None:
+            return True
+        return self.rewriter_for(path) is not None
+
+    def stand_in(self, exchange: Request) -> Group | None:
+        """Who answers this request while no replica does: nobody where it asks for what only these have."""
+        return None if exchange.model in self._adapters or exchange.maker is not None else self.fallback
+
     def place(self, exchange: Request) -> Backend | None:
         """The replica that takes this request; None where it waits for one. Raises Refused."""
         if self.refusal is not None:
             raise self.refusal.again()
+        if exchange.maker is not None:
+            return self._maker(exchange.maker)
         free = self._free(self._clock())
         if free and not self._queue:
             return self._chosen(free, exchange)
+        if free:  # time alone brought it back: those who wait have not heard of it
+            self._serve_soon()
         try:
             self._queue.put(exchange.sender, exchange)
         except QueueFull:
@@ -127,7 +143,10 @@ class Group:
         self._tell()
 
     def done(self, backend: Backend, *, status: int, cut: bool, trial: bool) -> None:
-        """A request is over that `place` had given to this replica; `trial` is what `is_trial` said then."""
+        """A request is over that `place` had given to this replica; `trial` is what `is_trial` said then.
+
+        The status is `CLIENT_LEFT` where the client is why nothing is known of the replica.
+        """
         if len(self.backends) > 1:
             ejector = backend.ejector
             if status == CLIENT_LEFT:
@@ -153,6 +172,12 @@ class Group:
             others = candidates([backend for backend in known if backend is not able[0]], now)
             free = [backend for backend in others if backend.load < limit]
         return free
+
+    def _maker(self, backend: Backend) -> Backend:
+        """The replica that made what is asked for, and none else. Raises Refused."""
+        if not backend.is_ready or backend.is_down(self._clock()):
+            raise not_ready(self.name, "cannot reach what it has stored", "", _BUSY)
+        return backend
 
     def _chosen(self, free: Sequence[Backend], exchange: Request) -> Backend:
         self._turn += 1
@@ -188,13 +213,13 @@ class Group:
             exchange = self._queue.pop()
             self._tell()
             if exchange is not None:
-                exchange.placed(self._chosen(free, exchange))
+                exchange.placed(self, self._chosen(free, exchange))
 
     def _refuse_all(self, error: Refused) -> None:
         """Nobody will take them: each is told, or moved to the model that answers instead."""
         while (exchange := self._queue.pop()) is not None:
             self._tell()
-            exchange.refused_place(error.again())
+            exchange.refused_place(self, error.again())
 
     def _tell(self) -> None:
         counter = self.backends[0].counter

@@ -9,10 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import re
 import time
-from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
@@ -24,11 +22,12 @@ from vllm_circus.proxy.allow import stored_id
 from vllm_circus.proxy.backend import Backend
 from vllm_circus.proxy.cors import Cors
 from vllm_circus.proxy.counters import Counters
-from vllm_circus.proxy.errors import Refused, missing_model, unknown_model
+from vllm_circus.proxy.errors import Refused, missing_model, unknown_model, unknown_response
 from vllm_circus.proxy.group import Group
 from vllm_circus.proxy.keys import Keys
 from vllm_circus.proxy.reception import Reception
 from vllm_circus.proxy.routes import STALE, Table, make_table
+from vllm_circus.proxy.stored import Makers, find_maker
 
 if TYPE_CHECKING:
     from vllm_circus.proxy.connection import Connection
@@ -39,11 +38,8 @@ log = logging.getLogger(__name__)
 
 #: Bytes of request bodies that one worker holds at most.
 MOST_HELD = 1 << 30
-#: Responses whose model is remembered, for `/v1/responses/{id}`.
-MOST_STORED = 10_000
 #: Request ids are made so many at a time.
 _IDS_AT_ONCE = 256
-_RESPONSE_ID = re.compile(rb'"id"[ \t\r\n]*:[ \t\r\n]*"(resp_[A-Za-z0-9_-]{1,120})"')
 
 
 class Relay:
@@ -81,25 +77,14 @@ class Relay:
         self.connections: set[Connection] = set()
         self._believed = True
         self._held = 0
-        self._stored: OrderedDict[str, str] = OrderedDict()
+        self._makers = Makers()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._ids: list[bytes] = []
         self.reception = Reception(keys, self.cors, self.limits)
         self.table: Table = make_table(plan, None)
         timeout = self.limits.connect_timeout
         self.control = Backend("control", control, loop=loop, clock=clock, connect_timeout=timeout)
-        self.backends = {
-            model.name: Backend(
-                model.name,
-                model.endpoint,
-                loop=loop,
-                clock=clock,
-                connect_timeout=timeout,
-                counter=self.counters.models[model.name],
-                ejection=model.ejection,
-                key_file=plan.instance.secrets / f"{model.name}.json" if model.keyed else None,
-            )
-            for model in plan.models
-        }
+        self.backends = {model.name: self._make_backend(model) for model in plan.models}
         self._families = self._make_groups()
         #: Every name that a client may use; None is the default model.
         self.groups: dict[str | None, Group] = {
@@ -107,6 +92,18 @@ class Relay:
         }
         if self.table.default is not None:
             self.groups[None] = self._families[self.table.default.group]
+
+    def _make_backend(self, model: ModelPlan) -> Backend:
+        return Backend(
+            model.name,
+            model.endpoint,
+            loop=self.loop,
+            clock=self.clock,
+            connect_timeout=self.limits.connect_timeout,
+            counter=self.counters.models[model.name],
+            ejection=model.ejection,
+            key_file=self.plan.instance.secrets / f"{model.name}.json" if model.keyed else None,
+        )
 
     def _make_groups(self) -> dict[str, Group]:
         plan = self.plan
@@ -160,34 +157,51 @@ class Relay:
     def find_group(self, exchange: Request) -> Group:
         """Which model answers this request. Raises Refused where nobody is called so."""
         page = exchange.prepared.page
-        name = exchange.model
         if page is None or not page.in_body:
-            name = exchange.model = self._named_elsewhere(exchange)
+            self._look_elsewhere(exchange)
+        name = exchange.model
         group = self.groups.get(name)
         if group is not None:
             return group
         raise missing_model() if name is None else unknown_model(name)
 
     def remember(self, exchange: Exchange, data: bytes) -> None:
-        """Note which model a stored response came from."""
-        match = _RESPONSE_ID.search(data, 0, 4096)
-        if match is not None and exchange.backend_name:
-            self._stored[match[1].decode()] = exchange.backend_name
-            if len(self._stored) > MOST_STORED:
-                self._stored.popitem(last=False)
+        """Note which engine made a stored response."""
+        if exchange.backend_name:
+            self._makers.note(data, exchange.backend_name)
+
+    def find_maker(self, exchange: Request) -> Callable[[], object] | None:
+        """Ask who made the stored response that is asked for; returns what gives it up, None where nobody need ask."""
+        stored = stored_id(exchange.head.path)
+        named = self.groups.get(_named_in_query(exchange))
+        backends = named.backends if named is not None else tuple(self.backends.values())
+        if stored is None or self._makers.get(stored) is not None or len(backends) < 2:
+            return None
+        ready = [backend for backend in backends if backend.is_ready]
+        task = self.loop.create_task(self._ask_for_maker(exchange, stored, ready))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task.cancel
+
+    async def _ask_for_maker(self, exchange: Request, stored: str, backends: Sequence[Backend]) -> None:
+        maker = await find_maker(b"/v1/responses/" + stored.encode(), backends)
+        if maker is not None:
+            self._makers.set(stored, maker.name)
+        exchange.maker_found(unknown_response(stored) if maker is None else None)
 
     def finished(self, exchange: Exchange, *, cut: bool) -> None:
         """An exchange is over."""
         if self.on_finished is not None:
             self.on_finished(exchange, cut)
 
-    def _named_elsewhere(self, exchange: Request) -> str | None:
-        """The model that the query names, or the one that made the response asked for."""
-        named = parse_qs(exchange.head.query.decode("ascii")).get("model")
-        if named:
-            return named[-1]
-        stored = stored_id(exchange.head.path)
-        return self._stored.get(stored) if stored else None
+    def _look_elsewhere(self, exchange: Request) -> None:
+        """Its model is the one that the query names, or that made the response asked for."""
+        made_by = self.plan.model(self._makers.get(stored_id(exchange.head.path) or "") or "")
+        named = _named_in_query(exchange)
+        exchange.model = named or (made_by.group if made_by is not None else None)
+        group = self.groups.get(exchange.model)
+        if group is not None and made_by is not None and group.name == made_by.group:
+            exchange.maker = self.backends[made_by.name]
 
     # what the process tells
 
@@ -218,6 +232,8 @@ class Relay:
         """Route by these states from now on."""
         self.table = table
         for name, backend in self.backends.items():
+            if name in table.ready and not backend.is_ready:  # what its engine did before counts no longer
+                backend.ejector.succeeded()
             backend.is_ready = name in table.ready
         for name, group in self._families.items():
             group.update(table.refusals.get(name))
@@ -239,6 +255,13 @@ class Relay:
             down.abort()
         for backend in (self.control, *self.backends.values()):
             backend.close()
+        for task in tuple(self._tasks):
+            task.cancel()
+
+
+def _named_in_query(exchange: Request) -> str | None:
+    named = parse_qs(exchange.head.query.decode("ascii")).get("model")
+    return named[-1] if named else None
 
 
 def log_line(exchange: Exchange, *, cut: bool, now: float) -> str:

@@ -1,4 +1,4 @@
-"""The first half of an exchange: one request, collected, routed and sent.
+"""One request: collected, routed and sent; the first half of an exchange.
 
     begin ─▶ receive … ─▶ dispatch ─▶ placed ─▶ connected ─▶ sent
       └─────────┴────────────┴──────────┴──────────┴─ fail
@@ -14,17 +14,16 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from math import inf
 from typing import TYPE_CHECKING
 
 from vllm_circus.proxy.allow import Where
 from vllm_circus.proxy.counters import ModelCounter
 from vllm_circus.proxy.errors import Refused, not_ready, unknown_path
-from vllm_circus.proxy.fields import find_field
-from vllm_circus.proxy.framing import ByChunks
 from vllm_circus.proxy.glance import SMALL
 from vllm_circus.proxy.head import engine_head, forwarded
+from vllm_circus.proxy.incoming import Incoming
 from vllm_circus.proxy.intake import Intake, Piece
 
 if TYPE_CHECKING:
@@ -33,111 +32,66 @@ if TYPE_CHECKING:
     from vllm_circus.proxy.group import Group
     from vllm_circus.proxy.reception import Prepared
     from vllm_circus.proxy.relay import Relay
-    from vllm_circus.proxy.rewrite import Rewriter
     from vllm_circus.proxy.upstream import Upstream
 
 #: A body longer than this goes on as soon as its model is known; a shorter one when it is whole.
 HOLD = 256 << 10
 
 
-class Request:
+class Request(Incoming):
     """See the module.
 
     Attributes:
-        down: the client's connection.
-        complete: the whole request has come.
         model: the model that it names, once that is known.
         counter: of the engine that it concerns; None where it concerns none.
+        waiting: it is in a model's queue.
         moved: another model answers than the one that was named.
+        maker: the replica that made the stored response that it asks for, where that is known.
         is_trial: whether it is the one that tries an ejected replica.
     """
 
     __slots__ = (
         "_backend",
         "_clock",
-        "_counted",
         "_deadline",
         "_give_up",
         "_group",
         "_over",
-        "_pieces",
-        "_relay",
+        "_tries",
         "_upstream",
-        "_waiting",
         "asks_tunnel",
-        "complete",
         "counter",
-        "down",
-        "head",
-        "hides_usage",
-        "intake",
         "is_trial",
-        "length",
+        "maker",
         "model",
         "moved",
-        "prepared",
-        "request_bytes",
-        "request_id",
-        "retried",
+        "waiting",
     )
 
     def __init__(
         self, relay: Relay, down: Downstream, prepared: Prepared, length: int | None, request_id: bytes
     ) -> None:
-        self._relay = relay
+        Incoming.__init__(self, relay, down, prepared, length, request_id)
         self._clock = relay.clock
-        self.down = down
-        self.prepared = prepared
-        self.head = head = prepared.head
-        self.length = length
-        self.request_id = request_id
-        self.complete = not length and not head.chunked
-        self.intake: Intake | None = None
         self.model: str | None = None
         self.counter: ModelCounter | None = None
         self._group: Group | None = None
         self._backend: Backend | None = None
         self._upstream: Upstream | None = None
         self._give_up: Callable[[], object] | None = None
-        self._pieces: Sequence[Piece] = ()  # of a body that needs no intake, or was edited
-        self._over = self._waiting = False
-        self.asks_tunnel = self.retried = self.is_trial = self.moved = self.hides_usage = False
+        self._tries = 0  # replicas of the present model that could not be connected to
+        self.maker: Backend | None = None
+        self._over = self.waiting = self.asks_tunnel = self.is_trial = self.moved = False
         self._deadline = inf
-        self._counted = self.request_bytes = 0
 
     def fail(self, error: Refused) -> None:
         """Answer it ourselves."""
         raise NotImplementedError
 
     @property
-    def has_body(self) -> bool:
-        """Whether the request announces any byte of a body."""
-        return self.head.chunked or bool(self.length)
-
-    @property
     def backend_name(self) -> str:
         """The engine it went to, or empty."""
         return self._backend.name if self._backend is not None else ""
-
-    @property
-    def is_anthropic(self) -> bool:
-        """Whether errors have Anthropic's shape."""
-        page = self.prepared.page
-        return page is not None and page.anthropic
-
-    @property
-    def sender(self) -> bytes:
-        """Who sent it, as far as fairness goes: the key, or else the address."""
-        read = self.head.read
-        return read.get(b"x-api-key") or read.get(b"authorization") or self.down.peer
-
-    def header(self, name: bytes) -> bytes | None:
-        """The value of a header field, by its lower-case name."""
-        return find_field(self.head.rest, name)
-
-    def beginning(self, size: int) -> bytes:
-        """The first bytes of the body, as far as they are here."""
-        return b"".join(self._held())[:size]
 
     # the request comes
 
@@ -173,11 +127,13 @@ class Request:
         intake = self.intake
         assert intake is not None  # noqa: S101 - begin() made it
         before = intake.held
-        end = intake.feed(data, at)
+        try:
+            end = intake.feed(data, at)
+        finally:  # what it holds is given back when the request is over, also where it was refused
+            self._relay.hold(intake.held - before)
         self.complete = intake.complete
         self.request_bytes = intake.total
         try:
-            self._relay.hold(intake.held - before)
             self._body_came(intake)
         except Refused as error:
             self.fail(error)
@@ -189,7 +145,7 @@ class Request:
             raise intake.error
         if self._upstream is not None:
             self._upstream.write_all(self._release())
-        elif self._backend is not None or self._waiting:  # being connected to, or queued
+        elif self._backend is not None or self.waiting:  # being connected to, or queued
             self.down.pause_reading()
         elif intake.complete or (intake.held > HOLD and intake.model is not None and not self._is_rewritten(intake)):
             self.model = intake.model
@@ -203,6 +159,10 @@ class Request:
         if page is not None and page.where is Where.CONTROL:
             self._go(self._relay.control)
             return
+        if page is not None and page.where is Where.STORED:
+            self._give_up = self._relay.find_maker(self)
+            if self._give_up is not None:
+                return
         self._group = group = self._relay.find_group(self)
         backend = group.direct
         if backend is not None:
@@ -210,47 +170,68 @@ class Request:
         else:
             self._place(group)
 
+    def maker_found(self, error: Refused | None) -> None:
+        """Who made the stored response is known now, or nobody did."""
+        self._give_up = None
+        if self._over:
+            return
+        try:
+            if error is not None:
+                raise error
+            self._dispatch()
+        except Refused as refused:
+            self.fail(refused)
+
     def _place(self, group: Group) -> None:
         """Ask for one of its replicas, or for its fallback's. Raises Refused."""
+        self._group = group
         self.counter = group.backends[0].counter
         try:
             backend = group.place(self)
         except Refused as error:
-            if group.fallback is None or self.moved or error.http_status != 503:
-                raise
-            self.moved = True
-            self._group = group.fallback
-            self._place(group.fallback)
+            self._fall_back(group, error)
             return
         if backend is None:
-            self._waiting = True
+            self.waiting = True
             self._deadline = self._clock() + group.queue_timeout
         else:
+            self._take_place(group, backend)
+
+    def _fall_back(self, group: Group, error: Refused) -> None:
+        """No replica takes it: let the model that stands in for theirs. Raises Refused, this error if there is none."""
+        other = None if self.moved or error.http_status != 503 else group.stand_in(self)
+        if other is None:
+            raise error
+        self.moved = True
+        self._tries = 0
+        self._place(other)
+
+    def _take_place(self, group: Group, backend: Backend) -> None:
+        """Go to the replica that was chosen. Raises Refused."""
+        try:
             self._rewrite(group.rewriter_for(self.head.path))
             self._go(backend)
+        except Refused:
+            if self.is_trial:  # it tries nothing
+                self.is_trial = False
+                backend.ejector.abandoned()
+            raise
 
-    def placed(self, backend: Backend) -> None:
+    def placed(self, group: Group, backend: Backend) -> None:
         """It has waited, and its turn has come."""
-        self._waiting = False
+        self.waiting = False
         self._deadline = inf
         try:
-            if self._group is not None:
-                self._rewrite(self._group.rewriter_for(self.head.path))
-            self._go(backend)
+            self._take_place(group, backend)
         except Refused as error:
             self.fail(error)
 
-    def refused_place(self, error: Refused) -> None:
+    def refused_place(self, group: Group, error: Refused) -> None:
         """It has waited, and nobody will take it: its fallback may."""
-        self._waiting = False
+        self.waiting = False
         self._deadline = inf
-        group = self._group
         try:
-            if group is None or group.fallback is None or self.moved:
-                raise error
-            self.moved = True
-            self._group = group.fallback
-            self._place(group.fallback)
+            self._fall_back(group, error)
         except Refused as refused:
             self.fail(refused)
 
@@ -278,7 +259,6 @@ class Request:
             self.not_connected()
         else:
             self._send(upstream, backend)
-            self.down.resume_reading()
 
     def not_connected(self) -> None:
         """The backend was not reached: nothing of the request has gone anywhere, so another replica may have it."""
@@ -286,12 +266,17 @@ class Request:
         backend, group = self._backend, self._group
         if self._over or backend is None:
             return
-        if group is None or self.retried or not backend.is_down(self._clock()):  # or it was reached, and hung up
-            self.fail(not_ready(backend.name, "is not reachable", "", 1))
+        error = not_ready(backend.name if group is None else group.name, "is not reachable", "", 1)
+        if group is None or self.retried:
+            self.fail(error)
             return
         self._unplace(backend)
+        self._tries += 1
         try:
-            self._place(group)
+            if self._tries < len(group.backends):
+                self._place(group)
+            else:
+                self._fall_back(group, error)
         except Refused as error:
             self.fail(error)
 
@@ -308,6 +293,8 @@ class Request:
 
     def _send(self, upstream: Upstream, backend: Backend) -> None:
         down, head = self.down, self.head
+        if self.intake is not None:  # before more is written than the backend takes, which pauses it again
+            down.resume_reading()
         start = engine_head(
             head,
             self.length,
@@ -326,45 +313,7 @@ class Request:
         if limit is not None:
             self._deadline = self._clock() + limit
 
-    def _held(self) -> Sequence[Piece]:
-        """The body, as far as it is here."""
-        if self._pieces or self.intake is None:
-            return self._pieces
-        return self.intake.peek()
-
-    def _release(self) -> Sequence[Piece]:
-        """What is held of the body; it is held no longer."""
-        pieces, self._pieces = self._pieces, ()
-        if self._counted:
-            self._relay.hold(-self._counted)
-            self._counted = 0
-        if self.intake is None or not self.intake.held:
-            return pieces
-        self._relay.hold(-self.intake.held)
-        held = self.intake.take()
-        return pieces or held
-
-    def _can_be_sent_again(self) -> bool:
-        """Whether every byte of it is still here."""
-        if self.retried or not self.complete:
-            return False
-        return bool(self._pieces) or (self.intake is not None and self.intake.held == self.intake.total)
-
     def _is_rewritten(self, intake: Intake) -> bool:
         """Whether it has to be whole before it goes on."""
         group = self._relay.groups.get(intake.model or "")
-        return group is not None and group.rewriter_for(self.head.path) is not None
-
-    def _rewrite(self, rewriter: Rewriter | None) -> None:
-        """Edit the body as the model's rules have it. Raises Refused."""
-        if rewriter is None or not self.complete:
-            return
-        body = b"".join(self._held())
-        if self.head.chunked and self.intake is not None:
-            parts: list[bytes] = []
-            ByChunks().feed(body, 0, parts)
-            body = b"".join(parts)
-        edited = rewriter.rewrite(body)
-        self.hides_usage = edited.added_usage
-        self._pieces = (edited.body,)
-        self.length = len(edited.body)
+        return group is not None and group.needs_whole(self.head.path)

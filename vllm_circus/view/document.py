@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from vllm_circus.bus.messages import DURATION_BUCKETS, FIRST_TOKEN_BUCKETS, Histogram, ModelCounts
+from vllm_circus.bus.messages import CHUNK_GAP_BUCKETS, DURATION_BUCKETS, FIRST_TOKEN_BUCKETS, Histogram, ModelCounts
 from vllm_circus.view.outline import OutlineModel
 from vllm_circus.view.status import Heartbeat, Picture, memory_used
 from vllm_circus.view.units import quantile
@@ -80,6 +80,7 @@ def _traffic(picture: Picture, name: str) -> dict[str, Any] | None:
     counts = picture.counts.models.get(name, ModelCounts())
     return {
         "in_flight": counts.in_flight,
+        "waiting": counts.waiting,
         "requests": counts.requests,
         "errors": counts.errors,
         "statuses": _statuses(counts.statuses),
@@ -93,6 +94,7 @@ def _traffic(picture: Picture, name: str) -> dict[str, Any] | None:
         "request_rate": picture.counts.request_rate.get(name, 0.0),
         "token_rate": picture.counts.token_rate.get(name, 0.0),
         "first_token": _times(counts.first_token, FIRST_TOKEN_BUCKETS),
+        "chunk_gap": _times(counts.chunk_gap, CHUNK_GAP_BUCKETS),
         "duration": _times(counts.duration, DURATION_BUCKETS),
     }
 

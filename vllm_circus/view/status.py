@@ -33,6 +33,7 @@ COLUMNS = (
     Column("PORT", number=True, rank=8),
     Column("MEM", number=True, rank=9),
     Column("IN-FLIGHT", number=True, rank=2),
+    Column("WAIT", number=True, rank=2),
     Column("REQ", number=True, rank=3),
     Column("TOK/s", number=True, rank=5),
     Column("TTFT", number=True, rank=7),
@@ -120,7 +121,7 @@ def judge(name: str, sent_at: float | None, now: float) -> Heartbeat:
 
 def status_lines(picture: Picture, width: int | None = None) -> Iterator[tuple[Line, bool]]:
     """Every line of the status and whether it is a row of the table; `width` in columns, None for no limit."""
-    for line in layout(COLUMNS, [_row(picture, model) for model in picture.outline.models], width):
+    for line in _table(picture, width):
         yield line, True
     reasons = [reason for model in picture.outline.models if (reason := why(picture, model))]
     reasons += [trouble] if (trouble := proxy_trouble(picture)) else []
@@ -135,6 +136,15 @@ def memory_used(picture: Picture, model: OutlineModel) -> int | None:
     parts = [used.get(index) for index in model.gpus or ()]
     known = [part for part in parts if part is not None]
     return sum(known) if parts and len(known) == len(parts) else None
+
+
+def _table(picture: Picture, width: int | None) -> Iterator[Line]:
+    """A row per model; WAIT is there while somebody waits."""
+    rows = [_row(picture, model) for model in picture.outline.models]
+    if picture.counts is not None and any(counts.waiting for counts in picture.counts.models.values()):
+        return layout(COLUMNS, rows, width)
+    at = next(index for index, column in enumerate(COLUMNS) if column.title == "WAIT")
+    return layout((*COLUMNS[:at], *COLUMNS[at + 1 :]), [(*row[:at], *row[at + 1 :]) for row in rows], width)
 
 
 def why(picture: Picture, model: OutlineModel) -> Line | None:
@@ -202,13 +212,14 @@ def _row(picture: Picture, model: OutlineModel) -> Line:
 
 
 def _traffic(picture: Picture, name: str) -> tuple[Cell, ...]:
-    """IN-FLIGHT, REQ, TOK/s, TTFT and ERR."""
+    """IN-FLIGHT, WAIT, REQ, TOK/s, TTFT and ERR."""
     if picture.counts is None:
-        return (Cell(UNKNOWN),) * 5
+        return (Cell(UNKNOWN),) * 6
     counts = picture.counts.models.get(name, ModelCounts())
     first = quantile(counts.first_token, FIRST_TOKEN_BUCKETS, 0.5)
     return (
         Cell(str(counts.in_flight)),
+        Cell(str(counts.waiting)),
         Cell(count(counts.requests)),
         Cell(rate(picture.counts.token_rate.get(name, 0.0))),
         Cell(UNKNOWN if first is None else latency(first)),

@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from vllm_circus.bus.messages import (
+    CHUNK_GAP_BUCKETS,
     DURATION_BUCKETS,
     FIRST_TOKEN_BUCKETS,
     CountsMessage,
@@ -52,6 +53,12 @@ METRICS = (
         "Finished requests that named no known model, by HTTP status.",
     ),
     Told("vllm_circus_requests_in_flight", "gauge", _MODEL, "Requests being served now."),
+    Told(
+        "vllm_circus_requests_waiting",
+        "gauge",
+        _MODEL,
+        "Requests in the queue now; with replicas those of the whole model, told of its first one.",
+    ),
     Told("vllm_circus_streams_total", "counter", _MODEL, "Requests that were answered as event streams."),
     Told(
         "vllm_circus_stream_events_total",
@@ -74,6 +81,12 @@ METRICS = (
         "histogram",
         _MODEL,
         "From the request to the first body byte of its answer.",
+    ),
+    Told(
+        "vllm_circus_time_between_chunks_seconds",
+        "histogram",
+        _MODEL,
+        "Between two pieces of a stream, which is nearly the time for a token.",
     ),
     Told("vllm_circus_request_duration_seconds", "histogram", _MODEL, "From the request to the end of its answer."),
     Told(
@@ -102,6 +115,7 @@ METRICS = (
 
 _PER_MODEL = {
     "vllm_circus_requests_in_flight": "in_flight",
+    "vllm_circus_requests_waiting": "waiting",
     "vllm_circus_streams_total": "streams",
     "vllm_circus_stream_events_total": "chunks",
     "vllm_circus_cut_responses_total": "cut",
@@ -164,6 +178,7 @@ def _add_model(families: dict[str, Metric], model: str, counts: ModelCounts) -> 
     for name, attribute in _PER_MODEL.items():
         _add(families, name, getattr(counts, attribute), model)
     _add_histogram(families["vllm_circus_time_to_first_byte_seconds"], model, FIRST_TOKEN_BUCKETS, counts.first_token)
+    _add_histogram(families["vllm_circus_time_between_chunks_seconds"], model, CHUNK_GAP_BUCKETS, counts.chunk_gap)
     _add_histogram(families["vllm_circus_request_duration_seconds"], model, DURATION_BUCKETS, counts.duration)
 
 

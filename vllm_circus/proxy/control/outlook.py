@@ -155,6 +155,7 @@ def _counted(counts: ModelCounts) -> dict[str, Any]:
         "errors": counts.errors,
         "statuses": counts.statuses,
         "in_flight": counts.in_flight,
+        "waiting": counts.waiting,
         "streams": counts.streams,
         "chunks": counts.chunks,
         "cut": counts.cut,
