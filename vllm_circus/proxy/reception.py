@@ -70,7 +70,7 @@ class Reception:
         try:
             self._admit(head, page)
         except Refused as error:
-            refusal = error
+            refusal = error.with_traceback(None)  # it is kept: its frames need not be
         read = head.read
         plain = (
             refusal is None
