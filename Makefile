@@ -1,5 +1,5 @@
 # Every target makes what it needs below this folder; `make clean` takes it away again.
-# Needed beforehand: Python 3.11 to 3.13 with pip, make, and a C compiler (for the tests).
+# Needed beforehand: Python 3.11.5 to 3.13 with pip, make, and a C compiler (for the tests).
 
 PYTHON ?= python3
 # The real engine's lock is for 3.11.
