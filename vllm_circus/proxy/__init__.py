@@ -19,6 +19,6 @@ What the profiler said, and what followed from it (CPython 3.11, one core; the b
 - Whole requests and whole answers take a straight line. In all a request costs 1,400 steps of the interpreter, from
   3,000, and about 10 µs of our own.
 - A piece of a stream is a look-up of its size line, a clock, a write and two counts: 1.2 µs of our own.
-- Large bodies are never joined or sliced: views of what was read go out in one `writelines`. Pausing a client after each
-  read cost two `epoll_ctl` for nothing, since a read that does not fill the buffer ends the turn by itself.
+- Large bodies are never joined or sliced: views of what was read go out in one `writelines`. Pausing a client
+  after each read cost two `epoll_ctl` for nothing, since a read that does not fill the buffer ends the turn by itself.
 """

@@ -18,8 +18,8 @@ from vllm_circus.proxy.sockets import has_left, reset_on_close
 if TYPE_CHECKING:
     from vllm_circus.proxy.relay import Relay
 
-#: Bytes of one read after which the others have their turn: uvloop reads 256,000 at a time, and where it got all of them
-#: libuv goes on reading, 32 times. Shorter reads end by themselves, and a pause costs two system calls.
+#: Bytes of one read after which the others have their turn: uvloop reads 256,000 at a time, and where it got all of
+#: them libuv goes on reading, 32 times. Shorter reads end by themselves, and a pause costs two system calls.
 LARGE_READ = 250_000
 #: Seconds that a connection which is to close is still read from, or may take to be written to.
 LINGER_SECONDS = 2.0
