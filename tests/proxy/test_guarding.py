@@ -57,6 +57,12 @@ def test_a_key_is_asked_for_before_the_body_is_read(locked: Worker) -> None:
     assert client.ended(5)
 
 
+def test_options_with_a_whole_body_and_no_key_reaches_no_engine(locked: Worker, backend: Backend) -> None:
+    response = locked.ask(post(ALPHA).replace(b"POST", b"OPTIONS", 1))
+    assert (response.status, response.get(b"allow")) == (204, b"POST, OPTIONS")
+    assert backend.requests == []
+
+
 def test_keys_are_in_no_log(locked: Worker) -> None:
     locked.chat(ALPHA, b"Authorization: Bearer sk-wrong")
     locked.stop()

@@ -76,6 +76,7 @@ class Reception:
             refusal is None
             and page is not None
             and page.where is Where.JSON
+            and head.method in page.methods  # OPTIONS is let in without a key, and answered here
             and not (head.chunked or head.expects or head.upgrade)
             and b"content-length" not in read
         )
