@@ -142,6 +142,12 @@ class Connection(asyncio.Protocol):
         else:
             self._close(linger=False)
 
+    def _give_up(self) -> None:
+        """End it now; who was not sent everything is to be able to tell."""
+        if self._transport is not None and self._transport.get_write_buffer_size():
+            reset_on_close(self._transport)
+        self.abort()
+
     def _abort_if_left(self) -> None:
         if self._transport is not None and has_left(self._transport):
             self.abort()

@@ -9,6 +9,7 @@ second, not per byte.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from vllm_circus.proxy.connection import LARGE_READ, Connection
@@ -31,6 +32,7 @@ DRAIN_GRACE = 1.0
 _HALF_CLOSE_PROBE = 0.25
 _HALF_CLOSE_ANSWER = 0.1
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_EMPTY_LINES = re.compile(rb"\A(?:\r\n)++")
 
 
 class Downstream(Connection):
@@ -128,6 +130,7 @@ class Downstream(Connection):
         """Answer a request that goes no further."""
         relay, head = self._relay, exchange.head
         keep = exchange.complete and head.keep_alive and not isinstance(error, BadMessage) and not relay.draining
+        stays = b"connection: keep-alive\r\n" if keep and not head.minor else b""
         self.write(
             answer(
                 error,
@@ -135,7 +138,7 @@ class Downstream(Connection):
                 request_id=exchange.request_id,
                 keep_alive=keep,
                 head_only=head.method == b"HEAD",
-                extra=exchange.prepared.cors,
+                extra=exchange.prepared.cors + stays,
             )
         )
         self.exchange_over(keep_alive=keep, now=relay.clock())
@@ -148,7 +151,8 @@ class Downstream(Connection):
             complete = exchange is not None and exchange.complete
             self._buffer = b""
             self._close(linger=not complete)
-            if complete and self.write_paused:  # a slow reader is left the time that it has between two pieces
+            # a slow reader is left the time that it has between two pieces; TLS may wait for a goodbye alone
+            if complete and (self.write_paused or not self.secure):
                 self._deadline = now + relay.limits.idle_timeout
             return
         if self._read_paused:
@@ -196,7 +200,7 @@ class Downstream(Connection):
         elif self._buffer and not self._lingering:
             self._malformed(BadMessage("The request's header took too long.", status=408, code="request_timeout"))
         else:
-            self.abort()
+            self._give_up()
 
     # reading
 
@@ -237,8 +241,8 @@ class Downstream(Connection):
             while data and self._exchange is None and not self._lingering and not self.write_paused:
                 end = data.find(b"\r\n\r\n") + 4
                 if end < 4 or data.startswith(b"\r\n"):
-                    if data.startswith(b"\r\n"):  # RFC 9112, section 2.2: an empty line before a request
-                        data = data[2:]
+                    if data.startswith(b"\r\n"):  # RFC 9112, section 2.2: empty lines before a request
+                        data = _EMPTY_LINES.sub(b"", data, count=1)  # all in one go: there may be very many
                         continue
                     self._wait_for_head(data, fresh=fresh)
                     return
@@ -287,7 +291,7 @@ class Downstream(Connection):
         except Refused as error:
             exchange.fail(error)
             return b""
-        if end == MORE:
+        if end == MORE and self._exchange is exchange:  # it may have been refused: its end has a time of its own
             self._expect_more(exchange)
         rest = b"" if end == MORE else data[end:]
         if self._parsing or not rest:

@@ -114,15 +114,14 @@ class Exchange(Request):
         self._release()
         client = self.head
         self.status = head.status
-        if self.is_trial and head.status < 500 and self._backend is not None:  # however long its answer may take
-            self.is_trial = False
-            self._backend.ejector.succeeded()
+        if self.is_trial and head.status < 500:
+            self._is_well()
         self._framing = framing
         self._is_stream = head.is_stream
         if head.is_stream:
             if self.counter is not None:
                 self.counter.streams += 1
-            if self.hides_usage and head.is_chunked:
+            if self.hides_usage and head.is_chunked and framing is not None:
                 self._filter = UsageFilter()
         self.unchunked = client.minor == 0 and head.is_chunked
         ends = self.unchunked or (framing is not None and framing.ends_with_connection)
@@ -135,6 +134,12 @@ class Exchange(Request):
             keep_alive=self.keep_alive,
             extra=self._extra(head),
         )
+
+    def _is_well(self) -> None:
+        """The replica that it tries answers, however long that may take."""
+        if self._backend is not None:
+            self.is_trial = False
+            self._backend.ejector.succeeded()
 
     def _extra(self, head: ResponseHead) -> bytes:
         """Header lines of ours."""
@@ -184,6 +189,8 @@ class Exchange(Request):
         """The connection is a tunnel from here on."""
         self.status = 101
         self.is_tunnel = True
+        if self.is_trial:
+            self._is_well()
         self.last_at = self._clock()
         self._write(head + rest)
         early = self.down.take_buffer()
@@ -268,7 +275,10 @@ class Exchange(Request):
             if now >= self._deadline:
                 self.fail(Refused(503, "queue_timeout", "No engine had time for the request.", retry_after=1))
         elif now >= (self.last_at + self._relay.limits.idle_timeout if self.last_at else self._deadline):
-            self.fail(Refused(504, "engine_timeout", "The engine took too long.", retry_after=1))
+            if self.status and self.down.write_paused:  # the engine is not to blame, nor to be left alone for it
+                self.fail(Refused(408, "client_timeout", "The client does not take the answer."))
+            else:
+                self.fail(Refused(504, "engine_timeout", "The engine took too long.", retry_after=1))
 
     def pause(self) -> None:
         """The client is slow."""

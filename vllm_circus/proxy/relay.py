@@ -173,7 +173,8 @@ class Relay:
     def find_maker(self, exchange: Request) -> Callable[[], object] | None:
         """Ask who made the stored response that is asked for; returns what gives it up, None where nobody need ask."""
         stored = stored_id(exchange.head.path)
-        named = self.groups.get(_named_in_query(exchange))
+        name = _named_in_query(exchange)
+        named = self.groups.get(name) if name is not None else None  # the default model is nobody's word for it
         backends = named.backends if named is not None else tuple(self.backends.values())
         if stored is None or self._makers.get(stored) is not None or len(backends) < 2:
             return None

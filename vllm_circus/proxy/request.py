@@ -103,8 +103,8 @@ class Request(Incoming):
         self._pieces = (body,)
         try:
             if size > SMALL:
+                self._counted = size  # first: what finds no room is counted, too
                 self._relay.hold(size)
-                self._counted = size
             self._dispatch()
         except Refused as error:
             self.fail(error)
@@ -146,7 +146,8 @@ class Request(Incoming):
         if self._upstream is not None:
             self._upstream.write_all(self._release())
         elif self._backend is not None or self.waiting:  # being connected to, or queued
-            self.down.pause_reading()
+            if not intake.complete:  # else nothing has to be held off, and who leaves is to be seen
+                self.down.pause_reading()
         elif intake.complete or (intake.held > HOLD and intake.model is not None and not self._is_rewritten(intake)):
             self.model = intake.model
             self._dispatch()

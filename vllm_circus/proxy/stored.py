@@ -56,7 +56,7 @@ async def find_maker(path: bytes, backends: Sequence[Backend]) -> Backend | None
     try:
         async with asyncio.timeout(PATIENCE):
             for task in asyncio.as_completed(asked):
-                with suppress(OSError, EOFError, ValueError):
+                with suppress(OSError, EOFError, ValueError, asyncio.LimitOverrunError):
                     backend = await task
                     if backend is not None:
                         return backend
@@ -69,7 +69,7 @@ async def find_maker(path: bytes, backends: Sequence[Backend]) -> Backend | None
 
 
 async def _knows(backend: Backend, path: bytes) -> Backend | None:
-    """The backend, if it knows what is stored there. Raises OSError, EOFError and ValueError."""
+    """The backend, if it knows what is stored there. Raises OSError, EOFError, ValueError and LimitOverrunError."""
     endpoint = backend.endpoint
     if endpoint.uds:
         reader, writer = await asyncio.open_unix_connection(endpoint.uds)

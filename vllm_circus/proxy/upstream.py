@@ -180,9 +180,13 @@ class Upstream(asyncio.Protocol):
         self._transport = None
 
     def pause_writing(self) -> None:
-        """See asyncio.Protocol: the backend takes the request slowly."""
-        if self._exchange is not None:
-            self._exchange.down.pause_reading()
+        """See asyncio.Protocol: the backend takes the request slowly.
+
+        A client whose request is whole has nothing to be held off, and is read on to see it leave.
+        """
+        exchange = self._exchange
+        if exchange is not None and (not exchange.complete or exchange.is_tunnel):
+            exchange.down.pause_reading()
 
     def resume_writing(self) -> None:
         """See asyncio.Protocol."""
