@@ -131,6 +131,13 @@ class Plan:
     models: tuple[ModelPlan, ...]
     warnings: tuple[str, ...] = ()
 
+    def replicas(self) -> dict[str, tuple[ModelPlan, ...]]:
+        """The engines of each model of the file, both in the file's order."""
+        found: dict[str, tuple[ModelPlan, ...]] = {}
+        for model in self.models:
+            found[model.group] = (*found.get(model.group, ()), model)
+        return found
+
     def model(self, name: str) -> ModelPlan | None:
         """The model of that name (not alias), or None."""
         return next((model for model in self.models if model.name == name), None)

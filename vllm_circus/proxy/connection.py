@@ -69,7 +69,6 @@ class Connection(asyncio.Protocol):
         self.secure = transport.get_extra_info("sslcontext") is not None
         self.forwarded = forwarded_lines(self.peer, secure=self.secure)
         self._deadline = self._relay.clock() + self._relay.limits.header_timeout
-        self._relay.joined(self)
 
     def pause_reading(self) -> None:
         """Take no more from the client."""
@@ -93,18 +92,6 @@ class Connection(asyncio.Protocol):
         """End it now."""
         if self._transport is not None:
             self._transport.abort()
-
-    def drain(self) -> None:
-        """The worker is to end: an idle connection gets a moment for a request that is under way."""
-        raise NotImplementedError
-
-    def end(self) -> None:
-        """The worker ends: say so to who waits for an answer."""
-        raise NotImplementedError
-
-    def check(self, now: float) -> None:
-        """Called a few times a second: whether a time limit has passed."""
-        raise NotImplementedError
 
     def _take_turns(self) -> None:
         """Let the other connections have their turn before more is read."""

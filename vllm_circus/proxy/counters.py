@@ -41,23 +41,23 @@ _COMPLETION = re.compile(rb'"(?:completion_tokens|output_tokens)"[ \t\r\n]*:[ \t
 
 
 class Distribution:
-    """A histogram that grows: `counts` of values up to each of the `bounds` and beyond, and their `total`."""
+    """A histogram that grows."""
 
-    __slots__ = ("bounds", "counts", "total")
+    __slots__ = ("_bounds", "_counts", "_total")
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
-        self.bounds = bounds
-        self.counts = [0] * (len(bounds) + 1)
-        self.total = 0.0
+        self._bounds = bounds
+        self._counts = [0] * (len(bounds) + 1)
+        self._total = 0.0
 
     def add(self, seconds: float) -> None:
         """Count one value."""
-        self.counts[bisect_left(self.bounds, seconds)] += 1
-        self.total += seconds
+        self._counts[bisect_left(self._bounds, seconds)] += 1
+        self._total += seconds
 
     def snapshot(self) -> Histogram:
         """The values so far."""
-        return Histogram(tuple(self.counts), self.total)
+        return Histogram(tuple(self._counts), self._total)
 
 
 class ModelCounter:
@@ -92,13 +92,9 @@ class ModelCounter:
         """Count a finished request; `now` is the relay's clock."""
         self.statuses[exchange.status] += 1
         self.request_bytes += exchange.request_bytes
-        began, first_at, times = exchange.began, exchange.first_at, self.duration
-        times.counts[bisect_left(times.bounds, now - began)] += 1  # what Distribution.add does, but for the call
-        times.total += now - began
-        if first_at:
-            times = self.first_token
-            times.counts[bisect_left(times.bounds, first_at - began)] += 1
-            times.total += first_at - began
+        self.duration.add(now - exchange.began)
+        if exchange.first_at:
+            self.first_token.add(exchange.first_at - exchange.began)
             self.chunks += exchange.chunks
             self.response_bytes += exchange.response_bytes
 

@@ -17,11 +17,13 @@ from vllm_circus.proxy.errors import BadMessage, Refused, answer
 from vllm_circus.proxy.exchange import Exchange
 from vllm_circus.proxy.framing import MORE
 from vllm_circus.proxy.glance import SMALL, model_at_a_glance
-from vllm_circus.proxy.head import check_beginning, usable_request_id
+from vllm_circus.proxy.head import check_beginning
 from vllm_circus.proxy.pace import body_deadline
 from vllm_circus.proxy.reception import NOTHING
 
 if TYPE_CHECKING:
+    import asyncio
+
     from vllm_circus.proxy.relay import Relay
 
 #: Bytes of later requests that may wait for the present one.
@@ -56,6 +58,11 @@ class Downstream(Connection):
         return self._exchange is None and not self._buffer and not self._lingering
 
     # what the loop tells
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See asyncio.Protocol."""
+        super().connection_made(transport)
+        self._relay.joined(self)
 
     def data_received(self, data: bytes) -> None:
         """See asyncio.Protocol."""
@@ -172,19 +179,19 @@ class Downstream(Connection):
             self._close(linger=False)
 
     def drain(self) -> None:
-        """See Connection."""
+        """The worker is to end: an idle connection gets a moment for a request that is under way."""
         if self.is_idle:
             self._deadline = min(self._deadline, self._relay.clock() + DRAIN_GRACE)
 
     def end(self) -> None:
-        """See Connection."""
+        """The worker ends: say so to who waits for an answer."""
         if self._exchange is not None:
             self._exchange.fail(Refused(503, "shutting_down", "The proxy is being stopped.", retry_after=1))
         else:
             self.abort()
 
     def check(self, now: float) -> None:
-        """See Connection."""
+        """Called a few times a second: whether a time limit has passed."""
         exchange = self._exchange
         if exchange is not None and (exchange.complete or exchange.waiting):
             exchange.check(now)
@@ -220,8 +227,7 @@ class Downstream(Connection):
         model = model_at_a_glance(data, end)
         if model is None:
             return False
-        given = prepared.head.read.get(b"x-request-id")
-        request_id = relay.new_request_id() if given is None else usable_request_id(given) or relay.new_request_id()
+        request_id = relay.request_id(prepared.head.read.get(b"x-request-id"))
         exchange = self._exchange = Exchange(relay, self, prepared, length, request_id)
         exchange.take_whole(data[end:] if size <= SMALL else memoryview(data)[end:], model)
         return True
@@ -266,7 +272,7 @@ class Downstream(Connection):
         relay = self._relay
         prepared, length = relay.reception.read(data if end == len(data) else data[:end])
         head = prepared.head
-        request_id = usable_request_id(head.read.get(b"x-request-id")) or relay.new_request_id()
+        request_id = relay.request_id(head.read.get(b"x-request-id"))
         exchange = self._exchange = Exchange(relay, self, prepared, length, request_id)
         if head.method == b"OPTIONS" and prepared.refusal is None:
             self._options(exchange)
@@ -338,7 +344,7 @@ class Downstream(Connection):
         exchange = self._exchange
         if exchange is None:
             relay = self._relay
-            exchange = self._exchange = Exchange(relay, self, NOTHING, None, relay.new_request_id())
+            exchange = self._exchange = Exchange(relay, self, NOTHING, None, relay.request_id())
         exchange.fail(error)
 
     def _probe(self, exchange: Exchange) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from vllm_circus.proxy.allow import Page, Where
 from vllm_circus.proxy.bodymodel import BadBody, FormModel, JsonModel, ModelFinder, NoModel
 from vllm_circus.proxy.errors import BadMessage, Refused
-from vllm_circus.proxy.framing import MORE, BadFraming, ByChunks
+from vllm_circus.proxy.framing import MORE, BadFraming, ByChunks, ByLength
 from vllm_circus.proxy.head import RequestHead
 
 #: A piece of a body, as it came.
@@ -35,7 +35,7 @@ class Intake:
         total: raw bytes that came.
     """
 
-    __slots__ = ("_chunks", "_finder", "_left", "_limit", "_pieces", "complete", "error", "held", "total")
+    __slots__ = ("_chunks", "_finder", "_length", "_limit", "_pieces", "complete", "error", "held", "total")
 
     def __init__(self, head: RequestHead, length: int | None, page: Page, limit: int) -> None:
         """Raises Refused where the header alone shows that the body will not do; `limit` is in bytes."""
@@ -46,7 +46,7 @@ class Intake:
             raise too_large(limit)
         self._finder = _finder(head, page)
         self._chunks = ByChunks() if head.chunked else None
-        self._left = length or 0
+        self._length = ByLength(length or 0)
         self._pieces: list[Piece] = []
         self.held = self.total = 0
         self.error: Refused | None = None
@@ -79,14 +79,9 @@ class Intake:
         return end
 
     def _by_length(self, data: bytes, at: int) -> int:
-        left, have = self._left, len(data) - at
-        if have <= left:
-            self._search(data, at)
-            self._left = left - have
-            return len(data) if have == left else MORE
-        self._left = 0
-        self._search(data[at : at + left], 0)
-        return at + left
+        end = self._length.feed(data, at)
+        self._search(data if end in {MORE, len(data)} else data[:end], at)
+        return end
 
     def _by_chunks(self, chunks: ByChunks, data: bytes, at: int) -> int:
         parts: list[bytes] = []

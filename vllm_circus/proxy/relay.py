@@ -22,15 +22,16 @@ from vllm_circus.proxy.allow import stored_id
 from vllm_circus.proxy.backend import Backend
 from vllm_circus.proxy.cors import Cors
 from vllm_circus.proxy.counters import Counters
-from vllm_circus.proxy.errors import Refused, missing_model, unknown_model, unknown_response
+from vllm_circus.proxy.errors import Refused, unknown_response
 from vllm_circus.proxy.group import Group
+from vllm_circus.proxy.head import usable_request_id
 from vllm_circus.proxy.keys import Keys
 from vllm_circus.proxy.reception import Reception
 from vllm_circus.proxy.routes import STALE, Table, make_table
 from vllm_circus.proxy.stored import Makers, find_maker
 
 if TYPE_CHECKING:
-    from vllm_circus.proxy.connection import Connection
+    from vllm_circus.proxy.downstream import Downstream
     from vllm_circus.proxy.exchange import Exchange
     from vllm_circus.proxy.request import Request
 
@@ -74,7 +75,7 @@ class Relay:
         self.models_at = 0.0
         self.on_finished: Callable[[Exchange, bool], None] | None = None
         self.on_crowd: Callable[[int], None] | None = None
-        self.connections: set[Connection] = set()
+        self.connections: set[Downstream] = set()
         self._believed = True
         self._held = 0
         self._makers = Makers()
@@ -107,9 +108,7 @@ class Relay:
 
     def _make_groups(self) -> dict[str, Group]:
         plan = self.plan
-        members: dict[str, list[ModelPlan]] = {}
-        for model in plan.models:
-            members.setdefault(model.group, []).append(model)
+        members = plan.replicas()
         groups = {
             name: Group(
                 models[0],
@@ -129,13 +128,13 @@ class Relay:
 
     # what connections ask for
 
-    def joined(self, down: Connection) -> None:
+    def joined(self, down: Downstream) -> None:
         """A client came."""
         self.connections.add(down)
         if self.on_crowd is not None:
             self.on_crowd(len(self.connections))
 
-    def left(self, down: Connection) -> None:
+    def left(self, down: Downstream) -> None:
         """A client's connection ended."""
         self.connections.discard(down)
         if self.on_crowd is not None:
@@ -147,8 +146,11 @@ class Relay:
         if size > 0 and self._held > MOST_HELD:
             raise Refused(503, "overloaded", "Too many large requests wait here.", retry_after=1)
 
-    def new_request_id(self) -> bytes:
-        """32 hexadecimal digits."""
+    def request_id(self, given: bytes | None = None) -> bytes:
+        """The client's own where it is one that may go on, else 32 hexadecimal digits."""
+        usable = usable_request_id(given) if given is not None else None
+        if usable is not None:
+            return usable
         if not self._ids:
             digits = os.urandom(16 * _IDS_AT_ONCE).hex().encode()
             self._ids = [digits[at : at + 32] for at in range(0, len(digits), 32)]
@@ -159,11 +161,8 @@ class Relay:
         page = exchange.prepared.page
         if page is None or not page.in_body:
             self._look_elsewhere(exchange)
-        name = exchange.model
-        group = self.groups.get(name)
-        if group is not None:
-            return group
-        raise missing_model() if name is None else unknown_model(name)
+        group = self.groups.get(exchange.model)
+        return group if group is not None else self._families[self.table.find(exchange.model).group]
 
     def remember(self, exchange: Exchange, data: bytes) -> None:
         """Note which engine made a stored response."""

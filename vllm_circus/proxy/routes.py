@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from vllm_circus.bus.messages import ModelsMessage, ModelState
 from vllm_circus.lifecycle.states import State
-from vllm_circus.plan.types import ModelPlan, Plan
+from vllm_circus.plan.types import Plan
 from vllm_circus.proxy.errors import Refused, missing_model, not_ready, unknown_model
 
 #: What a client is told about a model that takes no requests: "The model `NAME` …".
@@ -75,9 +75,7 @@ class Table:
 def make_table(plan: Plan, message: ModelsMessage | None, *, believed: bool = True) -> Table:
     """The table for these states; with `believed` False the states are too old, and every model is tried."""
     states = {state.name: state for state in message.models} if message and believed else {}
-    members: dict[str, list[ModelPlan]] = {}
-    for model in plan.models:
-        members.setdefault(model.group, []).append(model)
+    members = plan.replicas()
     refusals: dict[str, Refused] = {}
     ready: set[str] = set()
     for group, models in members.items():

@@ -35,9 +35,7 @@ class Outlook:
         self.plan = plan
         self.counts: CountsMessage | None = None
         self._relay = relay
-        self._groups: dict[str, list[ModelPlan]] = {}
-        for model in plan.models:
-            self._groups.setdefault(model.group, []).append(model)
+        self._groups = plan.replicas()
 
     @property
     def models(self) -> ModelsMessage | None:
@@ -99,7 +97,7 @@ class Outlook:
         states = [state for model in replicas if (state := self.state_of(model.name))]
         return min(states, key=lambda state: _NEAREST.index(state.state), default=None)
 
-    def _entries(self, replicas: list[ModelPlan]) -> list[dict[str, Any]]:
+    def _entries(self, replicas: tuple[ModelPlan, ...]) -> list[dict[str, Any]]:
         model, state = replicas[0], self._nearest(replicas)
         shared = {
             "object": "model",
