@@ -18,23 +18,31 @@ SETTLED = 2.5 * HEARTBEAT
 class DrainWatch:
     """Hears the counters. Times are of the steady clock."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: float) -> None:
         self._last: CountsMessage | None = None
-        self._heard = 0.0
-        self._known_since = 0.0
+        self._heard = now
+        self._known_since = now
 
     def hear(self, counts: CountsMessage, now: float) -> None:
         """A message of the stats plugin's."""
-        if self._last is None or self._last.pid != counts.pid or now - self._heard > STALE:
+        if self._last is None or self._last.pid != counts.pid or self.is_silent(now):
             self._known_since = now
         self._last, self._heard = counts, now
+
+    def is_silent(self, now: float) -> bool:
+        """Whether nobody tells of requests any more, or yet."""
+        return now - self._heard > STALE
+
+    def is_complete(self, now: float) -> bool:
+        """Whether the counters are those of now, and of every worker."""
+        return self._last is not None and not self.is_silent(now) and now - self._known_since >= SETTLED
 
     def is_drained(self, model: str, sequence: int, now: float) -> bool:
         """Whether no request is in flight for the model, and none will come.
 
         `sequence` is that of the first message that called it draining.
         """
-        if self._last is None or now - self._heard > STALE or now - self._known_since < SETTLED:
+        if self._last is None or not self.is_complete(now):
             return False
         return is_drained(self._last, model, sequence)
 

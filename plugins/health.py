@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import sys
 import time
 from typing import Any
 
@@ -27,30 +28,30 @@ from vllm_circus.bus.subscribe import Subscriber
 from vllm_circus.errors import CircusError
 from vllm_circus.files import write_atomic
 from vllm_circus.lifecycle import events as e
-from vllm_circus.lifecycle.causes import explain_exit
+from vllm_circus.lifecycle.doctor.diagnosis import diagnose
 from vllm_circus.lifecycle.events import Action, Event, Moment
+from vllm_circus.lifecycle.life import Life
 from vllm_circus.lifecycle.memory import Memory, dump_memory, load_memory
 from vllm_circus.lifecycle.scheduler import most_starts
 from vllm_circus.lifecycle.states import State
-from vllm_circus.plan.types import ModelPlan
+from vllm_circus.plan.types import ModelPlan, load_plan, model_of, watcher_of
 from vllm_circus.supervise.client import AsyncClient
+from vllm_circus.supervise.proc import every_process
+from vllm_circus.supervise.stopped import StoppedWatch
 
 from . import processes
 from .base import BEAT, Plugin
-from .drains import DrainWatch
 from .gpus import GpuWatch
+from .ground import Ground
 from .hands import Circus, Hands
 from .keeper import Keeper, Room
 from .logtail import LogTail
-from .probes import probe
+from .lookout import Lookout
 
 log = logging.getLogger(__name__)
 
-_PROBED = frozenset({State.LOADING, State.READY, State.UNHEALTHY})
 #: Seconds without a beat after which silence was ours.
 _AWAY = 3.0
-#: Seconds between probes of a model that loads, at most: mostly its port is not even open.
-_LOADING_INTERVAL = 0.5
 #: Seconds that circus gets to tell an exit code before a process that is gone is taken as gone without.
 _REAP_PATIENCE = 2.0
 #: Seconds between questions to a circus that does not answer.
@@ -58,6 +59,8 @@ _ASK_AGAIN = 0.3
 #: Seconds until writing down is tried again.
 _SAVE_AGAIN = 5.0
 _GPU_PATIENCE = 5.0
+#: Seconds between two looks for stopped processes: each reads a line of every process of the machine.
+_LOOK_FOR_STOPPED = 2.0
 
 
 def read_clock() -> Moment:
@@ -79,19 +82,20 @@ class HealthPlugin(Plugin):
         self._circus: Circus = self._client  # what is used of it
         self._publisher = Publisher(instance.health_bus)
         self._commands = CommandServer(instance.commands, self._command)
-        self._drains = DrainWatch()
         self._subscriber = Subscriber(instance.stats_bus, [TOPIC_COUNTS], self._counted)
-        self._tails = {model.name: LogTail(instance.log(model.name)) for model in self.plan.models}
-        self._names = {model.watcher: model.name for model in self.plan.models}
-        self._probed: dict[str, float] = {}
+        self._tails: dict[str, LogTail] = {}
+        self._fitted: frozenset[str] = frozenset()
         self._missing: dict[int, float] = {}
         self._unexplained: set[int] = set()
-        self._last_beat = time.monotonic()
+        self._ooms: dict[str, int] = {}
+        self._last_beat = self._looked = time.monotonic()
+        self._stopped = StoppedWatch()
         self._published = (0.0, -1)
         self._saved = self._saved_sequence = -1
         self._save_after = 0.0
-        self._hands = Hands(self._circus, self._feed)
+        self._hands = Hands(self._circus, Ground(instance), self._feed, instance.secrets)
         self._keeper: Keeper | None = None
+        self._lookout: Lookout | None = None
         self._early: list[tuple[str, str, Any]] = []
         self.spawn("the beginning", self._take_up())
 
@@ -101,25 +105,32 @@ class HealthPlugin(Plugin):
         room = Room(most_starts(len(os.sched_getaffinity(0))), await _machine_has_gpus())
         running = await self._what_runs()
         fresh = memory.owner != self._owner
-        known = Memory(sequence=memory.sequence, loads=memory.loads) if fresh else memory
+        known = Memory(sequence=memory.sequence, loads=memory.loads, wakes=memory.wakes) if fresh else memory
         self._keeper = Keeper(self.plan, known, room, self._perform, read_clock)
         log.info("%s, %d at a time", "a new set" if fresh else "going on where the last one was", room.starts)
         for name in self._keeper.lives:
+            self._tail(name)  # what is written from now on tells why it died
             self._keeper.take_up(name, running.get(name))
         if fresh:
             self._keeper.begin()
+        else:
+            self._keeper.catch_up()
         for watcher, topic, message in self._early:
             self.on_event(watcher, topic, message)
         self._early.clear()
         self._publish_changes()
+        self._lookout = Lookout(self._keeper, self._feed, self.spawn, self.plan.instance.secrets)
+        self._fitted = frozenset(self._keeper.lives)
+        if not fresh:  # circusd may have begun with another plan
+            self._fit()
 
     async def _what_runs(self) -> dict[str, int]:
         """The living process of each model, as circus knows it; asked until it answers."""
         said = ""
         while True:
             try:
-                watchers = [watcher for watcher in await self._circus.status() if watcher in self._names]
-                found = {self._names[watcher]: await self._circus.pids(watcher) for watcher in watchers}
+                names = [name for watcher in await self._circus.status() if (name := model_of(watcher))]
+                found = {name: await self._circus.pids(watcher_of(name)) for name in names}
             except CircusError as error:
                 if str(error) != said:
                     said = str(error)
@@ -141,11 +152,13 @@ class HealthPlugin(Plugin):
 
     def on_event(self, watcher: str, topic: str, message: Any) -> None:
         """circus tells what happened to a watcher."""
-        name = self._names.get(watcher)
-        if name is None:
+        name = model_of(watcher)
+        if not name:
             return
         if self._keeper is None:
             self._early.append((watcher, topic, message))
+            return
+        if name not in self._keeper.lives:
             return
         pid = message.get("process_pid")
         if topic == "spawn":
@@ -162,32 +175,59 @@ class HealthPlugin(Plugin):
         if self._keeper is None:
             return
         if isinstance(event, e.Spawned) and self._keeper.lives[name].pid != event.pid:
-            self._tails[name].mark()
+            self._tail(name).mark()
+            self._ooms[name] = processes.oom_kills()
         self._keeper.feed(name, event)
         self._publish_changes()
 
     def _ended(self, name: str, pid: int, code: int | None) -> None:
         """It is gone; `code` is None where circus did not tell (yet)."""
         self._missing.pop(pid, None)
-        cause = explain_exit(code, self._tails[name].last_lines())
+        oom = processes.oom_kills() > self._ooms.get(name, sys.maxsize)
+        why = diagnose(code, self._tail(name).last_lines(), oom=oom)
         if pid in self._unexplained:
             self._unexplained.discard(pid)
-            self._feed(name, e.Explained(pid, cause))
+            self._feed(name, e.Explained(pid, why))
             return
         if code is None:
             self._unexplained.add(pid)
-        self._feed(name, e.Exited(pid, cause))
+        self._feed(name, e.Exited(pid, why))
 
     def _command(self, command: CommandMessage) -> ReplyMessage:
         if self._keeper is None:
             return ReplyMessage((), "the health plugin is just starting: try again")
-        reply = self._keeper.command(command)
+        reply = self._reload(self._keeper) if command.verb == "reload" else self._keeper.command(command)
         self._publish_changes()
         return reply
 
+    def _reload(self, keeper: Keeper) -> ReplyMessage:
+        """Go on by the plan.json as it is now; what cannot be read changes nothing."""
+        try:
+            plan = load_plan(self.plan.instance.plan.read_bytes())
+        except (OSError, ValueError) as error:
+            said = str(error).split("\n", 1)[0]
+            log.warning("the new plan cannot be read, going on by the old one: %s", said)
+            return ReplyMessage((), f"the new plan cannot be read: {said}")
+        log.info("operator: a new plan, made from %s", plan.source)
+        self.plan = plan
+        keeper.take_plan(plan)
+        self._fit()
+        return ReplyMessage(tuple(keeper.lives))
+
+    def _fit(self) -> None:
+        """Have circus's watchers agree with the plan, as far as they are at rest."""
+        if self._keeper is not None:
+            self._fitted = frozenset(self._keeper.lives)
+            self.spawn("fitting circus", self._hands.refit(self._fitted))
+
+    def _tail(self, name: str) -> LogTail:
+        if name not in self._tails:
+            self._tails[name] = LogTail(self.plan.instance.log(name))
+        return self._tails[name]
+
     def _counted(self, message: CountsMessage) -> None:
-        self._drains.hear(message, time.monotonic())
-        self._watch_drains()
+        if self._lookout is not None:
+            self._lookout.hear(message)
 
     # What goes on.
 
@@ -195,35 +235,44 @@ class HealthPlugin(Plugin):
         """Look at everything that tells nothing by itself."""
         now = time.monotonic()
         away, self._last_beat = now - self._last_beat > _AWAY, now
-        if self._keeper is None:
+        if self._keeper is None or self._lookout is None:
             return
         if away:
             log.warning("was away for more than %g s: earlier silence of engines does not count", _AWAY)
             self._keeper.resumed()
         for name, life in self._keeper.lives.items():
             with self.guarded(f"watching {name}"):
-                self._watch(name, life.state, life.pid, now)
-        self._watch_drains()
+                self._watch(name, life, now)
+        self._lookout.look_round(now)
+        self._look_for_stopped(now)
         self._keeper.tick()
+        if self._fitted != frozenset(self._keeper.lives):  # one that left the plan is gone
+            self._fit()
         self._publish_changes()
         self._save()
         if not self._publisher.held:
             log.error("somebody else took our address over: leaving")
             self.leave()
 
-    def _watch(self, name: str, state: State, pid: int | None, now: float) -> None:
-        if pid is None or self._keeper is None:
+    def _watch(self, name: str, life: Life, now: float) -> None:
+        if life.pid is None or self._lookout is None:
             return
-        if not processes.is_alive(pid):
-            self._notice_missing(name, pid, now)
+        if not processes.is_alive(life.pid):
+            self._notice_missing(name, life.pid, now)
             return
-        if state is State.LOADING and (phase := self._tails[name].phase()):
+        if life.state is State.LOADING and (phase := self._tail(name).phase()):
             self._feed(name, e.PhaseSeen(phase))
-        model = self._keeper.model(name)
-        interval = min(model.probe.interval, _LOADING_INTERVAL) if state is State.LOADING else model.probe.interval
-        if state in _PROBED and now - self._probed.get(name, 0.0) >= interval - BEAT / 2:
-            self._probed[name] = now
-            self.spawn(f"probing {name}", self._probe(model, now, with_names=state is not State.READY))
+        self._lookout.look(name, now)
+
+    def _look_for_stopped(self, now: float) -> None:
+        """Whatever of an engine was stopped at this look and the last one."""
+        if self._keeper is None or now - self._looked < _LOOK_FOR_STOPPED:
+            return
+        self._looked = now
+        engines = {life.pid: name for name, life in self._keeper.lives.items() if life.pid is not None}
+        parts = (process for process in every_process() if process.session in engines)
+        for process in self._stopped.look(parts):
+            self._feed(engines[process.session], e.Halted(process.session, process.pid))
 
     def _notice_missing(self, name: str, pid: int, now: float) -> None:
         """It is gone: have circus look now, instead of in up to a second, and tell the exit code.
@@ -241,19 +290,6 @@ class HealthPlugin(Plugin):
             await self._hands.settle(model)
         except CircusError as error:  # it has something else to do, or is just ending the set
             log.warning("%s: circus does not look whether it is gone: %s", model.name, error)
-
-    async def _probe(self, model: ModelPlan, asked: float, *, with_names: bool) -> None:
-        names = with_names and model.check_names
-        self._feed(model.name, await probe(model, asked=asked, secrets=self.plan.instance.secrets, with_names=names))
-
-    def _watch_drains(self) -> None:
-        if self._keeper is None:
-            return
-        draining = [name for name, life in self._keeper.lives.items() if life.state is State.DRAINING]
-        for name in draining:
-            sequence = self._keeper.turned.get(name, self._keeper.sequence)
-            if self._drains.is_drained(name, sequence, time.monotonic()):
-                self._feed(name, e.Drained())
 
     # What goes out.
 

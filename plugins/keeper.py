@@ -1,6 +1,13 @@
 """Keep every model's life: feed the machine, let the scheduler admit, tell what changed. No sockets, no processes.
 
-`perform` is handed each action and must not answer before it returned; `clock` gives the time.
+`perform` is handed each action and must not answer before it returned; `clock` gives the time. Rules beyond those of
+one life (`lifecycle.machine`), of turns (`scheduler`) and of replicas (`rounds`):
+
+- A new set starts what is enabled, except for what is `on_demand`, which rests on call.
+- A new plan (`take_plan`) takes effect at once. Only what runs with another digest than the plan's gets a new process;
+  what sleeps so is ended, and comes anew when it is asked for. What was turned off ends, what was added, turned on or
+  is not `on_demand` any more starts as with a new set, and what is gone from the plan is kept until nothing of it is.
+- A successor that finds another plan than the one it was written down with does the same (`catch_up`).
 """
 
 from __future__ import annotations
@@ -10,22 +17,25 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
-from vllm_circus import logline
-from vllm_circus.bus.messages import CommandMessage, ModelsMessage, ModelState, ReplyMessage
+from vllm_circus.bus.messages import CommandMessage, ModelsMessage, ReplyMessage
 from vllm_circus.lifecycle import events as e
 from vllm_circus.lifecycle.events import Action, Event, Moment
 from vllm_circus.lifecycle.life import After, Life
 from vllm_circus.lifecycle.machine import advance, resume
 from vllm_circus.lifecycle.memory import Memory
-from vllm_circus.lifecycle.phases import expected_load, remaining_load, remember_load
-from vllm_circus.lifecycle.scheduler import Candidate, claimed_gpus, next_starts
+from vllm_circus.lifecycle.phases import remember_load
+from vllm_circus.lifecycle.rounds import Course, Round, course, order
+from vllm_circus.lifecycle.scheduler import Candidate, are_calm, claimed_gpus, next_starts, turns_over
 from vllm_circus.lifecycle.states import State
-from vllm_circus.plan.types import ModelPlan, Plan
+from vllm_circus.lifecycle.steps import by_the_clock
+from vllm_circus.plan.types import ModelPlan, Plan, digest_of, dump_plan, watcher_of
+
+from .shown import Known, show
+from .wishes import Wishes
 
 log = logging.getLogger(__name__)
 
 _ENDING = frozenset({State.DRAINING, State.STOPPING})
-_WISHES: dict[str, Callable[[], Event]] = {"start": e.StartWished, "stop": e.StopWished, "restart": e.RestartWished}
 
 
 @dataclass(frozen=True)
@@ -37,7 +47,7 @@ class Room:
 
 
 class Keeper:
-    """The lives of all models of a plan, in the plan's order."""
+    """The lives of all models of a plan, in the plan's order, and of those that are leaving."""
 
     def __init__(
         self,
@@ -47,12 +57,17 @@ class Keeper:
         perform: Callable[[ModelPlan, Action], None],
         clock: Callable[[], Moment],
     ) -> None:
-        self._models = {model.name: model for model in plan.models}
         self._room = room
         self._perform = perform
         self._clock = clock
-        self.lives = {name: memory.lives.get(name, Life()) for name in self._models}
-        self.loads = {name: memory.loads.get(name, ()) for name in self._models}
+        self._plan = plan
+        self._digest = digest_of(dump_plan(plan))
+        self._planned = {model.name: model for model in plan.models}
+        self._leaving = _leaving(plan, memory)
+        self._news = tuple(name for name in self._planned if name not in memory.lives)
+        self.lives = {name: memory.lives.get(name, Life()) for name in self.models}
+        self._known = {name: Known(memory.loads.get(name, ()), memory.wakes.get(name, ())) for name in self.models}
+        self._rounds = dict(memory.rounds)
         # Never below what any worker has heard from a predecessor whose memory was lost.
         self.sequence = max(memory.sequence + 1, int(clock().wall))
         self.changes = 0
@@ -60,97 +75,248 @@ class Keeper:
         self.turned: dict[str, int] = {}
         """The sequence with which each model came into its present state, as far as that happened here."""
 
+    @property
+    def models(self) -> dict[str, ModelPlan]:
+        """Every model that has a life here, by name: those of the plan, and those that are leaving."""
+        return self._planned | self._leaving
+
     def model(self, name: str) -> ModelPlan:
         """The plan of a model."""
-        return self._models[name]
+        return self._planned.get(name) or self._leaving[name]
+
+    # A set begins, goes on, or is planned anew.
 
     def begin(self) -> None:
         """A new set: whatever is enabled is to run."""
-        for name, model in self._models.items():
-            if model.enabled:
-                self.feed(name, e.StartWished())
-            else:
-                self._put(name, replace(self.lives[name], reason="not enabled in the models file"))
+        for name in self._planned:
+            self._enlist(name)
         self.admit()
 
     def take_up(self, name: str, pid: int | None) -> None:
         """Go on with a life that was written down, given the process that circus runs for it now, if any."""
-        life, actions = resume(self.lives[name], pid, self._clock(), self._models[name])
+        life, actions = resume(self.lives[name], pid, self._clock(), self.model(name))
         self._put(name, life)
         self._act(name, actions)
 
+    def catch_up(self) -> None:
+        """After every life was taken up: what the plan has changed since it was written down."""
+        for name in self._news:
+            self._enlist(name)
+        self._renew(self._planned)
+        self._let_go()
+        self.admit()
+
+    def take_plan(self, plan: Plan) -> None:
+        """Go on with another plan for the same set. See the module."""
+        before, leaving = self._planned, self._leaving
+        self._plan, self._digest = plan, digest_of(dump_plan(plan))
+        self._planned = {model.name: model for model in plan.models}
+        self._leaving = {name: model for name, model in (before | leaving).items() if name not in self._planned}
+        self.lives = {name: self.lives.get(name, Life()) for name in self.models}
+        self._known = {name: self._known.get(name, Known()) for name in self.models}
+        for name, model in self._planned.items():
+            if name not in before or _is_turned_on(before[name], model, self.lives[name]):
+                self._enlist(name)
+            elif before[name].enabled and not model.enabled:
+                self.feed(name, e.StopWished())
+        self._renew(before)
+        self._let_go()
+        self.changes += 1
+        self.admit()
+
+    def _enlist(self, name: str) -> None:
+        """As with a new set."""
+        model, life = self._planned[name], self.lives[name]
+        if model.enabled and not model.on_demand:
+            self.feed(name, e.StartWished(awaited=False))
+        elif life.state is State.STOPPED:
+            reason = "the first request starts it" if model.enabled else "not enabled in the models file"
+            self._put(name, replace(life, on_call=model.enabled, reason=reason))
+
+    def _renew(self, before: dict[str, ModelPlan]) -> None:
+        """A new process for what runs otherwise than planned; `before` is what it was asked for with."""
+        outdated = [name for name in self._planned if name in before and self._is_outdated(name, before[name])]
+        unneeded = [name for name in outdated if self.lives[name].on_call and not self.lives[name].wished]
+        for name in unneeded:  # asleep, or on the way to that
+            self.feed(name, e.StopWished())
+            self._put(name, replace(self.lives[name], on_call=True, reason="changed; a request starts it anew"))
+        self.restart(name for name in outdated if name not in unneeded)
+
+    def _is_outdated(self, name: str, before: ModelPlan) -> bool:
+        life, digest = self.lives[name], self._planned[name].digest
+        if life.pid is None:
+            return life.state is State.LOADING and before.digest != digest
+        goes_on = life.state not in _ENDING or (life.state is State.DRAINING and life.on_call)
+        return goes_on and life.digest != digest
+
+    def _let_go(self) -> None:
+        """End what is not planned any more, and forget it when nothing of it is left."""
+        for name in self._leaving:
+            life = self.lives[name]
+            ends = life.state is State.STOPPED or (life.state in _ENDING and life.after is After.REST)
+            if not ends or life.on_call or life.wished:
+                self.feed(name, e.StopWished())
+        lives = self.lives
+        ended = {name for name in self._leaving if lives[name].state is State.STOPPED and not lives[name].remains}
+        if ended:
+            self._leaving = {name: model for name, model in self._leaving.items() if name not in ended}
+            self.lives = {name: lives[name] for name in self.models}
+            self.turned = {name: sequence for name, sequence in self.turned.items() if name not in ended}
+            self.changes += 1
+
+    # What happens.
+
     def feed(self, name: str, event: Event) -> None:
-        """Something happened to a model. Events about models that are not in the plan are nobody's."""
-        if name not in self._models:
+        """Something happened to a model. Events about models that have no life here are nobody's."""
+        if name not in self.lives:
             return
-        before = self.lives[name]
-        life, actions = advance(before, event, self._clock(), self._models[name])
-        if before.state is State.LOADING and life.state is State.READY:
-            self.loads[name] = remember_load(self.loads[name], self._clock().steady - before.started)
+        before, now = self.lives[name], self._clock()
+        life, actions = advance(before, event, now, self.model(name))
+        if life.state is State.READY:
+            self._learn(name, before, now)
         self._put(name, life)
         self._act(name, actions)
 
     def tick(self) -> None:
         """Time went on."""
-        for name in self._models:
-            self.feed(name, e.Tick())
+        now, calm = self._clock(), are_calm(self._candidates())
+        for name in self.lives:
+            self._put(name, by_the_clock(self.lives[name], now))
+            self.feed(name, e.Tick(calm=name in calm))
+        self._go_round()
+        self._let_go()
         self.admit()
 
     def resumed(self) -> None:
         """We ourselves were away for a while."""
-        for name in self._models:
+        for name in self.lives:
             self.feed(name, e.Resumed())
 
     def admit(self) -> None:
-        """Start whoever's turn it is."""
-        candidates = [
-            Candidate(
-                name, model.priority, claimed_gpus(model.gpus, machine_has_gpus=self._room.gpus), self.lives[name]
-            )
-            for name, model in self._models.items()
-        ]
-        for name in list(next_starts(candidates, self._room.starts)):
+        """Start or wake up whoever's turn it is, and have others make room."""
+        for name in list(turns_over(self._candidates(), self._clock().steady)):
+            self.feed(name, e.TurnOver())
+        for name in list(next_starts(self._candidates(), self._room.starts)):
             self.feed(name, e.Admitted())
 
+    def _candidates(self) -> list[Candidate]:
+        return [
+            Candidate(
+                name,
+                model.priority,
+                claimed_gpus(model.gpus, machine_has_gpus=self._room.gpus),
+                self.lives[name],
+                model.exclusive,
+                model.turn,
+            )
+            for name, model in self.models.items()
+        ]
+
+    # What is wanted.
+
     def command(self, command: CommandMessage) -> ReplyMessage:
-        """Take an operator's wish. Accepted are the models that will change."""
-        unknown = [name for name in command.models if name not in self._models]
-        if unknown:
-            return ReplyMessage((), f"no such model: {', '.join(map(logline.clean, unknown))}")
-        names = command.models or tuple(self._models)
-        if command.verb == "restart" and (group := self._of_two(names)):
-            return ReplyMessage((), f"replicas of {group} are restarted one at a time: wait for each to be ready")
-        accepted = tuple(name for name in names if self._wish(name, command.verb))
-        log.info("operator: %s %s: %s", command.verb, " ".join(names), f"{len(accepted)} to change")
+        """Take an operator's wish, or a worker's. Accepted are the models that will change."""
+        wishes = Wishes(self._planned, self.lives)
+        names, error = wishes.meant(command)
+        if error:
+            return ReplyMessage((), error)
+        before = dict(self.lives)
+        if command.verb == "restart":
+            self.restart(names)
+        else:
+            for name in names:
+                self.feed(name, wishes.event(command))
+            if command.verb in {"stop", "sleep"}:
+                self._rounds = {group: each.without(names) for group, each in self._rounds.items()}
+                self.changes += 1
+        accepted = tuple(name for name in names if self._is_changed(name, before[name], command.verb))
+        if command.verb != "want":
+            log.info("operator: %s %s: %s", command.verb, " ".join(names), f"{len(accepted)} to change")
         self.admit()
         return ReplyMessage(accepted)
+
+    def _is_changed(self, name: str, before: Life, verb: str) -> bool:
+        return verb == "restart" or _course(before) != _course(self.lives[name])
+
+    def restart(self, names: Iterable[str]) -> None:
+        """New processes for models of the plan: of a model with replicas one at a time."""
+        replicas: dict[str, list[str]] = {}
+        for name in names:
+            replicas.setdefault(self._planned[name].group, []).append(name)
+        sizes = Counter(model.group for model in self._planned.values())
+        for group, few in replicas.items():
+            if sizes[group] > 1:
+                self._restart_in_turns(group, few)
+            else:
+                self.feed(few[0], e.RestartWished())
+
+    def _restart_in_turns(self, group: str, names: Iterable[str]) -> None:
+        goes_on = self._rounds.get(group)
+        turns = order((*(goes_on.rest if goes_on else ()), *names), self.lives)
+        if goes_on and goes_on.current not in turns and goes_on.current in self._planned:
+            self._rounds[group] = Round(goes_on.current, turns)
+        else:
+            self._rounds[group] = Round(turns[0], turns[1:])
+            self.feed(turns[0], e.RestartWished())
+        self.changes += 1
+
+    def _go_round(self) -> None:
+        """The next replica, where the former is ready; none, where it is lost."""
+        for group, each in list(self._rounds.items()):
+            now = course(self.lives[each.current]) if each.current in self._planned else Course.READY
+            if now is Course.COMING:
+                continue
+            del self._rounds[group]
+            self.changes += 1
+            rest = [name for name in each.rest if name in self._planned]
+            if rest and now is Course.READY:
+                self._restart_in_turns(group, rest)
+            elif rest:
+                log.warning("%s did not come back: not restarted are %s", each.current, " ".join(rest))
+                for name in rest:
+                    self._put(
+                        name, replace(self.lives[name], reason=f"not restarted: {each.current} did not come back")
+                    )
+
+    # What is told.
 
     def message(self, pid: int) -> ModelsMessage:
         """What is to be published now."""
         now = self._clock()
-        states = tuple(self._shown(name, life, now) for name, life in self.lives.items())
-        return ModelsMessage(now.wall, pid, self.sequence, states)
+        notes = {name: f"to be restarted after {each.current}" for each in self._rounds.values() for name in each.rest}
+        states = tuple(
+            show(model, self.lives[name], self._known[name], now, notes.get(name, ""))
+            for name, model in self.models.items()
+        )
+        return ModelsMessage(now.wall, pid, self.sequence, states, self._digest)
 
     def memory(self, owner: str) -> Memory:
         """What is to be written down."""
-        return Memory(owner, self.sequence, dict(self.lives), dict(self.loads))
+        return Memory(
+            owner,
+            self.sequence,
+            dict(self.lives),
+            {name: known.loads for name, known in self._known.items()},
+            {name: known.wakes for name, known in self._known.items()},
+            dict(self._rounds),
+            dict(self._leaving),
+        )
 
-    def _of_two(self, names: Iterable[str]) -> str:
-        """A model of which more than one replica is among the names; empty where there is none."""
-        groups = Counter(self._models[name].group for name in dict.fromkeys(names))
-        return next((group for group, number in groups.items() if number > 1), "")
-
-    def _wish(self, name: str, verb: str) -> bool:
-        before = self.lives[name]
-        self.feed(name, _WISHES[verb]())
-        return _course(before) != _course(self.lives[name]) or (verb == "restart" and before.state is State.QUEUED)
+    def _learn(self, name: str, before: Life, now: Moment) -> None:
+        """How long it took to get ready."""
+        known = self._known[name]
+        if before.state is State.LOADING:
+            loads = remember_load(known.loads, now.steady - before.started)
+            self._known[name] = replace(known, loads=loads)
+        elif before.state is State.WAKING:
+            self._known[name] = replace(known, wakes=remember_load(known.wakes, now.steady - before.since))
 
     def _put(self, name: str, life: Life) -> None:
         before = self.lives[name]
         if life == before:
             return
         self.lives[name] = life
-        if replace(life, answered=0.0) != replace(before, answered=0.0):
+        if _worth_telling(life) != _worth_telling(before):
             self.changes += 1
         if life.state is not before.state:
             self.sequence += 1
@@ -160,43 +326,34 @@ class Keeper:
 
     def _act(self, name: str, actions: Iterable[Action]) -> None:
         for action in actions:
-            self._perform(self._models[name], action)
-
-    def _shown(self, name: str, life: Life, now: Moment) -> ModelState:
-        return ModelState(
-            name=name,
-            state=life.state,
-            reason=logline.clean(self._reason(life, now)),
-            since_at=life.since_at,
-            pid=life.pid,
-            started_at=life.started_at,
-            phase=logline.clean(life.phase),
-            tries=life.tries,
-            retry_after=self._retry_after(name, life, now),
-        )
-
-    @staticmethod
-    def _reason(life: Life, now: Moment) -> str:
-        if life.state is State.BACKOFF and life.due is not None:
-            return f"{life.reason}; next try in {max(0.0, life.due - now.steady):.0f} s"
-        if life.state is State.QUEUED and life.remains:
-            return f"what process {life.remains[0]} started is still ending"
-        return life.reason
-
-    def _retry_after(self, name: str, life: Life, now: Moment) -> float | None:
-        former = self.loads[name]
-        expected = expected_load(former)
-        if expected is None:
-            return None
-        if life.state is State.LOADING:
-            return remaining_load(former, now.steady - life.since)
-        if life.state is State.QUEUED or (life.state in _ENDING and life.after is After.START):
-            return expected
-        if life.state is State.BACKOFF and life.due is not None:
-            return expected + max(0.0, life.due - now.steady)
-        return None
+            self._perform(self.model(name), action)
 
 
-def _course(life: Life) -> tuple[State, After | None]:
+def _leaving(plan: Plan, memory: Memory) -> dict[str, ModelPlan]:
+    """Models that have a life and are not planned any more.
+
+    The plan of one that was written down with another plan is lost: what is needed to end it is made up.
+    """
+    planned = {model.name for model in plan.models}
+    template = replace(plan.models[0], gpus=None, exclusive=None, enabled=False, on_demand=False)
+    return {
+        name: memory.leaving.get(name) or replace(template, name=name, watcher=watcher_of(name), group=name)
+        for name in memory.lives
+        if name not in planned
+    }
+
+
+def _is_turned_on(before: ModelPlan, model: ModelPlan, life: Life) -> bool:
+    """Whether a model at rest would run now, had the set begun with this plan."""
+    called = before.on_demand and not model.on_demand and life.on_call
+    return life.state is State.STOPPED and model.enabled and (called or not before.enabled)
+
+
+def _worth_telling(life: Life) -> Life:
+    """Without what changes all the time and is learned again by whoever comes after us."""
+    return replace(life, answered=0.0, heard=None, quiet=None, iterations=None, frozen=None)
+
+
+def _course(life: Life) -> tuple[State, After | None, bool, bool]:
     """Where a life is going."""
-    return life.state, life.after if life.state in _ENDING else None
+    return life.state, life.after if life.state in _ENDING else None, life.on_call, life.wished

@@ -14,8 +14,9 @@ from vllm_circus import logline
 from vllm_circus.lifecycle.phases import read_phase
 from vllm_circus.logline import LogLine
 
-#: Bytes from the end of a log that are worth looking at; a read is never longer.
-_WINDOW = 64 << 10
+#: Bytes from the end of a log that are worth looking at; a read is never longer. vLLM's processes each tell of the
+#: same end with long tracebacks, and the cause stands before all of them.
+_WINDOW = 256 << 10
 _LAST_MINUTE = timedelta(minutes=1)
 
 

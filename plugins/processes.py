@@ -11,10 +11,14 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from pathlib import Path
 
+from vllm_circus import logline
 from vllm_circus.supervise.proc import Process, boot_id, every_process, owner_of, read_process, send_signal
+
+_LISTEN = "0A"  # TCP_LISTEN in include/net/tcp_states.h, as /proc/net/tcp writes it
 
 
 def is_alive(pid: int) -> bool:
@@ -70,3 +74,43 @@ def terminate(pid: int) -> None:
     if found is not None and owner_of(pid) == os.geteuid():
         with suppress(PermissionError):
             send_signal(found, signal.SIGTERM)
+
+
+def oom_kills() -> int:
+    """How often the kernel has ended a process for want of memory since the machine started; 0 where it does not tell.
+
+    proc_vmstat(5): the counter `oom_kill`, of all control groups together.
+    """
+    with suppress(OSError, ValueError):
+        for line in Path("/proc/vmstat").read_text().splitlines():
+            if line.startswith("oom_kill "):
+                return int(line.split()[1])
+    return 0
+
+
+def name_of(pid: int) -> str:
+    """What a process is called, cleaned; empty where it is gone, or of another namespace."""
+    with suppress(OSError):
+        return logline.clean(Path(f"/proc/{pid}/comm").read_text(errors="replace").strip())
+    return ""
+
+
+def listener_on(port: int) -> int | None:
+    """A process that listens on a TCP port; None where it is not ours to see."""
+    wanted = {f"socket:[{inode}]" for table in ("tcp", "tcp6") for inode in _listening(table, port)}
+    for process in every_process() if wanted else ():
+        with suppress(OSError):
+            for handle in Path(f"/proc/{process.pid}/fd").iterdir():
+                with suppress(OSError):
+                    if str(handle.readlink()) in wanted:
+                        return process.pid
+    return None
+
+
+def _listening(table: str, port: int) -> Iterator[str]:
+    """The inodes of sockets that listen on the port: proc(5)."""
+    with suppress(OSError):
+        for line in Path("/proc/net", table).read_text().splitlines()[1:]:
+            fields = line.split()
+            if len(fields) > 9 and fields[3] == _LISTEN and int(fields[1].rpartition(":")[2], 16) == port:
+                yield fields[9]

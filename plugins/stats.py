@@ -13,7 +13,7 @@ import time
 from vllm_circus.bus.inbox import Puller
 from vllm_circus.bus.messages import HEARTBEAT, TOPIC_COUNTS, CountsMessage, WorkerMessage, WorkerState
 from vllm_circus.bus.publish import Publisher
-from vllm_circus.bus.rates import Rates
+from vllm_circus.bus.rates import FirstTokens, Rates
 from vllm_circus.bus.totals import Totals, bury, dump_totals, load_totals, model_sums, take, unrouted_sums
 from vllm_circus.files import write_atomic
 from vllm_circus.supervise.proc import read_process
@@ -39,6 +39,7 @@ class StatsPlugin(Plugin):
         self._totals = self._recall()
         self._births: dict[str, int] = {}
         self._rates = Rates()
+        self._first_tokens = FirstTokens()
         self._gpus = GpuWatch()
         self._dirty = False
         now = time.monotonic()
@@ -56,7 +57,9 @@ class StatsPlugin(Plugin):
         if now >= self._next_note:
             self._next_note = now + HEARTBEAT
             self._totals = bury(self._totals, self._gone())
-            self._rates.note(now, model_sums(self._totals))
+            sums = model_sums(self._totals)
+            self._rates.note(now, sums)
+            self._first_tokens.note(now, sums)
         if now >= self._next_message - BEAT / 2:
             self._publish()
         if now >= self._next_save:
@@ -100,6 +103,7 @@ class StatsPlugin(Plugin):
                 for each in alive
             ),
             gpus=self._gpus.gpus,
+            first_token=self._first_tokens.recent(),
         )
 
     def _gone(self) -> frozenset[str]:

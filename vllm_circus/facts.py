@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,6 +27,7 @@ class Facts:
         cores: processors that we may use.
         programs: where programs that a plan may need were found on the PATH, by name.
         kept_ports: the ports that models of the running set have, by model name: they keep them.
+        now: seconds since 1970, by this machine's clock; None leaves what has a date unchecked.
     """
 
     gpus: tuple[Gpu, ...] | None
@@ -32,6 +35,22 @@ class Facts:
     cores: int
     programs: dict[str, str]
     kept_ports: Mapping[str, int] = field(default_factory=dict)
+    now: float | None = None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What one name in a folder leads to, links followed.
+
+    Attributes:
+        size: bytes of a file; 0 for a folder; None where a link leads nowhere.
+        link: the name itself is a symbolic link.
+    """
+
+    name: str
+    folder: bool
+    size: int | None
+    link: bool = False
 
 
 class Disk:
@@ -65,6 +84,46 @@ class Disk:
         except (OSError, ValueError):
             return None
 
+    def size(self, path: Path) -> int | None:
+        """Bytes of a file; None where there is none."""
+        try:
+            return path.stat().st_size if path.is_file() else None
+        except (OSError, ValueError):
+            return None
+
+    def names(self, folder: Path) -> list[str]:
+        """What is in a folder, sorted; nothing where there is none."""
+        try:
+            return sorted(entry.name for entry in folder.iterdir())
+        except (OSError, ValueError):
+            return []
+
+    def entries(self, folder: Path) -> tuple[Entry, ...] | None:
+        """What is in a folder, sorted by name; None where it cannot be read, or is none."""
+        try:
+            with os.scandir(folder) as found:
+                return tuple(sorted(map(_entry, found), key=lambda entry: entry.name))
+        except (OSError, ValueError):
+            return None
+
+    def head(self, path: Path, count: int) -> bytes | None:
+        """The first bytes of a file, `count` at most; None where it is none, or cannot be read."""
+        try:
+            if not path.is_file():  # a pipe would make us wait
+                return None
+            with path.open("rb") as file:
+                return file.read(count)
+        except (OSError, ValueError):
+            return None
+
+    def identity(self, path: Path) -> tuple[int, int] | None:
+        """What tells a file or folder from every other, whatever its path; None where there is none."""
+        try:
+            about = path.stat()
+        except (OSError, ValueError):
+            return None
+        return about.st_dev, about.st_ino
+
     def misfit(self, certificate: Path, key: Path) -> str:
         """Why a TLS server cannot use two PEM files together; empty where it can."""
         return _misfit(certificate, key)
@@ -78,17 +137,23 @@ class Disk:
         return _which(program)
 
 
-def gather_facts(own_ports: frozenset[int] = frozenset(), kept_ports: Mapping[str, int] | None = None) -> Facts:
+def gather_facts(
+    own_ports: frozenset[int] = frozenset(),
+    kept_ports: Mapping[str, int] | None = None,
+    gpus: Callable[[], tuple[Gpu, ...] | None] | None = None,
+) -> Facts:
     """Look at the machine; takes a few milliseconds.
 
-    `own_ports` belong to the running set and count as free; `kept_ports` are those of its models, by name.
+    `own_ports` belong to the running set and count as free; `kept_ports` are those of its models, by name. `gpus` is
+    asked for the GPUs instead of the driver, by whoever has them already.
     """
     return Facts(
-        gpus=_gpus(),
+        gpus=(gpus or _gpus)(),
         busy_ports=listening_ports() - own_ports,
         cores=len(os.sched_getaffinity(0)),
         programs={"python": sys.executable} | {name: path for name in ("vllm",) if (path := _which(name))},
         kept_ports=dict(kept_ports or {}),
+        now=time.time(),
     )
 
 
@@ -118,6 +183,16 @@ def _gpus() -> tuple[Gpu, ...] | None:
         return gpu.list_gpus()
     except gpu.NoDriver:
         return None
+
+
+def _entry(found: os.DirEntry[str]) -> Entry:
+    """Only a stat, and never an error: what is behind a name may go at any moment."""
+    try:
+        about = found.stat()
+    except OSError:  # a link that leads nowhere, or in a circle
+        return Entry(found.name, folder=False, size=None, link=found.is_symlink())
+    folder = stat.S_ISDIR(about.st_mode)
+    return Entry(found.name, folder, 0 if folder else about.st_size, found.is_symlink())
 
 
 def _misfit(certificate: Path, key: Path) -> str:

@@ -28,6 +28,14 @@ def write_atomic(path: Path, content: str | bytes, *, mode: int = 0o644) -> None
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
+def write_as_owner(path: Path, content: bytes, *, mode: int) -> None:
+    """`write_atomic`, for a file in somebody else's folder: where root writes, it belongs to the folder's owner."""
+    owner = path.parent.stat()
+    write_atomic(path, content, mode=mode)
+    if os.geteuid() == 0 and (owner.st_uid, owner.st_gid) != (0, 0):
+        os.chown(path, owner.st_uid, owner.st_gid)
+
+
 @contextmanager
 def file_errors() -> Iterator[None]:
     """A folder that is not ours, a full disk: something for the operator, not a bug. Raises CircusError instead."""

@@ -43,6 +43,41 @@ class Gpu:
     fault: str = ""
 
 
+@dataclass(frozen=True)
+class Holder:
+    """A process that has memory of a GPU.
+
+    Attributes:
+        pid: as the driver knows it, which inside a container may be that of the host.
+        memory: bytes; None where the card does not tell.
+    """
+
+    pid: int
+    memory: int | None
+
+
+def list_holders() -> dict[int, tuple[Holder, ...]]:
+    """The processes that compute on each GPU, by its index; cards that do not tell are left out.
+
+    Raises:
+        NoDriver: NVML cannot be used; the hint says what to do about it.
+    """
+    import pynvml
+
+    found: dict[int, tuple[Holder, ...]] = {}
+    with _session(pynvml):
+        try:
+            count = pynvml.nvmlDeviceGetCount()
+        except pynvml.NVMLError as error:
+            raise _no_driver(pynvml, error) from error
+        for index in range(count):
+            with suppress(pynvml.NVMLError):
+                handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+                running = pynvml.nvmlDeviceGetComputeRunningProcesses(handle)
+                found[index] = tuple(Holder(each.pid, each.usedGpuMemory) for each in running)
+    return found
+
+
 def list_gpus() -> tuple[Gpu, ...]:
     """Every GPU, in the order of nvidia-smi; a lost card is listed, with its `fault`.
 

@@ -19,9 +19,17 @@ PROGRAM = "vllm-circus"
 DEFAULT_INSTANCE = "default"
 #: In the environment of everything that we start: the run directory of its instance.
 MARK = "VLLM_CIRCUS_MARK"
+#: In which logind notes whose things stay when they log out: loginctl(1).
+LINGERING = Path("/var/lib/systemd/linger")
 SOCKET_PATH_LIMIT = 107  # sun_path is 108 bytes with its NUL: unix(7)
 
 _INSTANCE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
+_TAKEN = "settings"  # no instance: its models file would be the settings
+
+
+def expanded(path: str) -> Path:
+    """A path in which a `~` at its beginning is the home folder; where nobody has such a home, it is left as it is."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - pathlib raises where there is no such user
 
 
 @dataclass(frozen=True)
@@ -41,6 +49,26 @@ class Instance:
     def config_file(self) -> Path:
         """The models file that is read when none is named."""
         return self.config_dir / ("models.yaml" if self.name == DEFAULT_INSTANCE else f"{self.name}.yaml")
+
+    @property
+    def configs(self) -> Path:
+        """Folder of the saved configurations; as the next three, the same for every instance."""
+        return self.config_dir / "configs"
+
+    @property
+    def profiles(self) -> Path:
+        """Folder of the operator's own profiles."""
+        return self.config_dir / "profiles"
+
+    @property
+    def shortcuts(self) -> Path:
+        """Folder of the shortcuts."""
+        return self.config_dir / "shortcuts"
+
+    @property
+    def settings(self) -> Path:
+        """The file of settings."""
+        return self.config_dir / "settings.yaml"
 
     @property
     def ini(self) -> Path:
@@ -107,16 +135,24 @@ class Instance:
         return self.log_dir / f"{part}.log"
 
 
+class UnusableName(CircusError):
+    """No instance can be called so: a slip of whoever typed it."""
+
+    exit_code = 2
+
+
 def find_instance(name: str = DEFAULT_INSTANCE, environ: Mapping[str, str] = os.environ) -> Instance:
     """The folders of instance `name`.
 
     Raises:
-        CircusError: the name has characters that are not `[a-z0-9_-]`, or the run directory cannot hold sockets.
+        UnusableName: the name has characters that are not `[a-z0-9_-]`.
+        CircusError: the run directory cannot hold sockets.
     """
-    if not _INSTANCE_NAME.fullmatch(name):
-        raise CircusError(
+    if not _INSTANCE_NAME.fullmatch(name) or name == _TAKEN:
+        raise UnusableName(
             f"instance name {name!r} is not usable",
-            hint="use up to 32 of a-z, 0-9, '_' and '-', and begin with a letter or digit",
+            hint="use up to 32 of a-z, 0-9, '_' and '-', and begin with a letter or digit"
+            + (f"; {_TAKEN}.yaml is the file of settings" if name == _TAKEN else ""),
         )
     config, state, log, run = _roots(environ, os.geteuid())
     logs = log / name if log != state else state / name / "log"
@@ -164,3 +200,18 @@ def _check_run_dir(run_dir: Path) -> None:
             f"the run directory {str(run_dir)!r} has characters that circus cannot pass on",
             hint="set XDG_RUNTIME_DIR or VLLM_CIRCUS_HOME to a path of letters, digits and _ . / @ + -",
         )
+
+
+def goes_with_login(run_dir: Path, user: int, lingering: Path = LINGERING) -> bool:
+    """Whether the run directory is one that logind removes at this user's last logout; the set then ends.
+
+    `lingering` is the folder in which logind notes whose things stay: loginctl(1).
+    """
+    if not run_dir.is_relative_to(f"/run/user/{user}"):
+        return False
+    import pwd
+
+    try:
+        return not (lingering / pwd.getpwuid(user).pw_name).exists()
+    except KeyError:  # a user without an account does not log out
+        return False

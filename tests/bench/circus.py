@@ -21,6 +21,7 @@ from vllm_circus.facts import gather_facts
 from vllm_circus.paths import Instance, find_instance
 from vllm_circus.plan.decide import make_plan
 from vllm_circus.plan.types import Plan, dump_plan
+from vllm_circus.render.ini import PROXY_MALLOC
 
 CIRCUS = "vllm-circus"
 CIRCUS_FULL = "vllm-circus-full"
@@ -53,7 +54,7 @@ def _run(stage: Stage, proxy: Proxy, *, setting: Setting) -> Iterator[Target]:
             workers = []
             for number in range(setting.workers):
                 core = stage.cores.proxies[number % len(stage.cores.proxies)]
-                workers.append(start(argv, core, log=log, fds=(fd,)))
+                workers.append(start(argv, core, log=log, fds=(fd,), env=dict(PROXY_MALLOC)))
                 stack.callback(end, workers[-1])
         stack.enter_context(_bind_buses(plan.instance))
         for worker in workers:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
+from random import Random
 from time import perf_counter
 from typing import cast
 
@@ -31,6 +33,7 @@ class Tally:
         events: answers, or chunks of streams.
         reads: times that bytes of streams came: fewer than `events` where chunks were merged on their way.
         times: seconds until the answer, or until a stream's first chunk; `timed` is set when there are some.
+        ahead: chunks of other streams that came in that time.
         begun: clients that have been answered at least once; `all_begun` is set when that is all of them.
         ended: clients that have had all that they wanted; `all_ended` is set when that is all of them.
         full: set at `most` events.
@@ -43,6 +46,7 @@ class Tally:
         self.all_ended = asyncio.Event()
         self.timed = asyncio.Event()
         self.times: list[float] = []
+        self.ahead: list[int] = []
         self.full = asyncio.Event()
         self.failed: asyncio.Future[None] = failed or asyncio.get_running_loop().create_future()
         self._clients = clients
@@ -57,6 +61,7 @@ class Tally:
 
     def forget_times(self) -> None:
         self.times.clear()
+        self.ahead.clear()
         self.timed.clear()
 
     def add(self, events: int) -> None:
@@ -65,10 +70,12 @@ class Tally:
             self.full.set()
 
     async def count_to(self, most: int) -> None:
-        """Wait until there are so many events; the earlier `most` is forgotten."""
-        self._most = most
+        """Wait until there are so many events."""
+        before, self._most = self._most, most
         self.full.clear()
         await self.full.wait()
+        self._most = before
+        self.full.clear()
 
     def end(self) -> None:
         self.ended += 1
@@ -180,6 +187,27 @@ class Asker(Client):
         self.start()
 
 
+class Sharer(Asker):
+    """One of many connections of which a few ask at a time: those that `begin` first, then whoever rests longest."""
+
+    def __init__(self, tally: Tally, requests: Sequence[bytes], resting: deque[Sharer], *, begins: bool) -> None:
+        super().__init__(tally, requests)
+        self._resting = resting
+        self._begins = begins
+
+    def start(self) -> None:
+        if self._begins:
+            super().start()
+        else:
+            self._resting.append(self)
+
+    def _answered(self) -> None:
+        self._count_answer()
+        self._tally.add(1)
+        self._resting.append(self)
+        Asker.start(self._resting.popleft())
+
+
 class Idler(Client):
     """A connection that has been used once and is kept."""
 
@@ -196,14 +224,21 @@ class Idler(Client):
 class Listener(Client):
     """Reads one stream after the other, or only one; the first has `first` chunks, that many do not all begin at once.
 
+    `rest`: it asks again after a while between 0 and so many seconds, else as soon as a stream has ended: streams of
+    one engine end while it sends all of them a chunk.
     `exact`: as many events must come as the engine sent. Else as many as it was asked for: some proxies write anew
     what ends a stream.
     """
 
-    def __init__(self, tally: Tally, order: StreamOrder, first: int, *, exact: bool, again: bool = True) -> None:
+    def __init__(
+        self, tally: Tally, order: StreamOrder, first: int, *, exact: bool, again: bool = True, rest: float = 0.0
+    ) -> None:
         super().__init__(tally)
         self._order = order
         self._chunks = first
+        self._rest = rest
+        self._random = Random(first)
+        self._before = 0  # events of all streams when it asked
         self._exact = exact
         self._again = again
         self._missing = 0
@@ -214,6 +249,7 @@ class Listener(Client):
         self._missing = self._chunks + END_EVENTS
         self._in_body = False
         self._tail = b""
+        self._before = self._tally.events
         self._send(make_request(order=StreamOrder(self._chunks, self._order.pace)))
 
     def data_received(self, data: bytes) -> None:
@@ -227,6 +263,7 @@ class Listener(Client):
                 return
         events = data.count(b"\n\n") + (self._tail[-1:] == b"\n" and data[:1] == b"\n")
         if self._sent and events:
+            self._tally.ahead.append(self._tally.events - self._before)
             self._count_answer()
             self._sent = 0.0
         self._missing -= events
@@ -241,10 +278,12 @@ class Listener(Client):
             self._tally.fail(f"a stream of {self._chunks} chunks ended with {self._missing} missing")
             return
         self._chunks = self._order.chunks
-        if self._again:
-            self.start()
-        else:
+        if not self._again:
             self._tally.end()
+        elif self._rest:
+            asyncio.get_running_loop().call_later(self._random.random() * self._rest, self.start)
+        else:
+            self.start()
 
 
 async def connect(port: int, make: Callable[[int], Client], count: int) -> list[Client]:

@@ -12,16 +12,18 @@ from tests.bench.measures import Effort
 from tests.bench.process import Cores
 from tests.bench.rivals import FORWARDER
 from tests.bench.run import Result
+from vllm_circus.proxy.server import execution
 
 
 def describe(results: Sequence[Result], cores: Cores, effort: Effort, foreign: float) -> Iterator[str]:
     """`foreign` is the share of our cores that went to other processes."""
-    packages = ", ".join(f"{name} {version(name)}" for name in ("vllm-circus", "uvloop", "httptools", "tornado"))
+    packages = ", ".join(f"{name} {version(name)}" for name in ("uvloop", "httptools", "tornado"))
+    ours = f"vllm-circus {version('vllm-circus')} ({execution()})"
     proxies = (proxy for result in results for proxy in result.suite.proxies if proxy.version)
     others = dict.fromkeys(f", {proxy.names[-1]} {proxy.version}" for proxy in proxies)
     python = f"{platform.python_implementation()} {platform.python_version()}"
     yield f"- Machine: {_processor()}, {os.cpu_count()} cores, {_memory():.0f} GiB, Linux {platform.release()}"
-    yield f"- Software: {python}, {packages}{''.join(others)}"
+    yield f"- Software: {python}, {ours}, {packages}{''.join(others)}"
     yield f"- Cores: {_placed(cores)}"
     judged = "quiet" if foreign < 0.05 else "NOISY: do not compare these figures with others"
     yield f"- Other processes took {foreign:.0%} of these cores meanwhile: {judged}"

@@ -8,12 +8,13 @@ number of events, or by the first wrong answer. Crowds are measured from their c
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from functools import partial
 from time import perf_counter
 
-from tests.bench.load import Asker, BenchError, Client, Idler, Listener, Tally, connect
+from tests.bench.load import Asker, BenchError, Client, Idler, Listener, Sharer, Tally, connect
 from tests.bench.process import cpu_seconds, resident_bytes
 from tests.bench.targets import Target
 from tests.bench.wire import StreamOrder, make_request, model_names
@@ -38,6 +39,7 @@ class Sample:
         proxy_cpu: CPU seconds of the proxy in it; `load_cpu` of load generator and mock engine, the busier of the two
             where each has a core of its own.
         times: seconds until the answer, or until a stream's first chunk.
+        ahead: chunks of other streams that came to the clients in that time.
         resident: bytes of memory of the proxy while its clients were there, `rested` before they came.
         clients: how many there were.
     """
@@ -48,6 +50,7 @@ class Sample:
     proxy_cpu: float
     load_cpu: float
     times: tuple[float, ...]
+    ahead: tuple[int, ...]
     resident: int
     rested: int
     clients: int
@@ -90,6 +93,8 @@ class Scenario:
         on_direct: measured without a proxy too, for what a proxy adds.
         heavy: too much for a proxy that is a hundred times slower than others.
         spread: clients ask for every model that the proxy knows in turn, instead of for the first alone.
+        at_once: clients that ask at a time, where not all do: see load.Sharer.
+        rest: seconds: see load.Listener.
         idle: connections that are there and say nothing.
     """
 
@@ -102,6 +107,8 @@ class Scenario:
     on_direct: bool = False
     heavy: bool = True
     spread: bool = False
+    at_once: int = 0
+    rest: float = 0.0
     idle: int = 0
     is_crowd: bool = False
 
@@ -112,10 +119,13 @@ class Scenario:
             return lambda number: Listener(tally, order, order.chunks, exact=exact, again=False)
         if order is not None:
             share = order.chunks / self.clients
-            return lambda number: Listener(tally, order, max(1, int(share * (number + 1))), exact=exact)
-        requests = [
-            make_request(size=self.size, model=name) for name in model_names(target.models if self.spread else 1)
-        ]
+            rest = self.rest
+            return lambda number: Listener(tally, order, max(1, int(share * (number + 1))), exact=exact, rest=rest)
+        names = model_names(target.models if self.spread else 1)
+        requests = [make_request(size=self.size, model=name, by_path=target.by_path) for name in names]
+        if self.at_once:
+            resting: deque[Sharer] = deque()
+            return lambda number: Sharer(tally, requests, resting, begins=number < self.at_once)
         return lambda number: Asker(tally, requests, number, self.clients)
 
 
@@ -161,6 +171,7 @@ class _Meter:
             proxy_cpu=cpu_seconds(self._pids) - self._proxy_cpu,
             load_cpu=max(used),
             times=tuple(self._tally.times),
+            ahead=tuple(self._tally.ahead),
             resident=resident_bytes(self._pids) if resident is None else resident,
             rested=self.rested if rested is None else rested,
             clients=clients,
@@ -214,6 +225,8 @@ async def _window(run: _Run) -> Sample:
     rested = resident_bytes(run.target.pids)
     await run.come(run.make_clients(), run.scenario.clients)
     await run.tally.all_begun.wait()
+    if run.scenario.spread:  # every model has connections, which were closed since the last round
+        await run.tally.count_to(2 * max(run.target.models, run.scenario.clients))
     await asyncio.sleep(run.effort.warm)
     return await _cut(run, rested=rested, clients=run.scenario.clients)
 

@@ -8,12 +8,12 @@ import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from statistics import median
 
 from tests.bench.process import ROOT
 from tests.bench.report import lines
 from tests.bench.rivals import RIVALS
 from tests.bench.run import Result
+from tests.bench.suites import Pool
 
 
 def write(folder: Path, text: str, head: Sequence[str], results: Sequence[Result]) -> None:
@@ -30,7 +30,8 @@ def _suite(result: Result) -> dict[str, object]:
         {
             "title": line.title,
             "values": {name: [round(value, 3) for value in values] for name, values in line.values.items()},
-            "medians": {name: round(median(values), 3) for name, values in line.values.items()},
+            "medians": {name: round(line.figures(name)[0], 3) for name in line.values},
+            "pooled": isinstance(line.row.value, Pool),  # then `values` are the figure and its interval
             "load_share": round(line.busy, 3),
         }
         for line in lines(result)

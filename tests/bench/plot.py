@@ -13,6 +13,7 @@ from typing import Any
 
 #: The lines of the result that are drawn, one picture each, in the order of the table.
 _DRAWN = ("CPU µs", "First chunk p99", "memory per")
+_SUITES = ("proxies", "first", "crowds")
 _OURS = "vllm-circus"
 
 
@@ -26,7 +27,7 @@ def main() -> int:
     except ImportError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    suites = [suite for suite in json.loads(source.read_text())["suites"] if suite["key"] in ("proxies", "crowds")]
+    suites = [suite for suite in json.loads(source.read_text())["suites"] if suite["key"] in _SUITES]
     rows = [row for suite in suites for row in suite["rows"] if any(word in row["title"] for word in _DRAWN)]
     if rows:
         _draw(pyplot, rows, picture)

@@ -1,19 +1,24 @@
-"""From samples to Markdown tables: medians over the rounds, with the lowest and the highest beside them."""
+"""From samples to Markdown tables: medians over the rounds, with the lowest and the highest beside them.
+
+Percentiles of all rounds together have the two ends of their 95 % interval there.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from tests.bench.measures import Sample
+from tests.bench.pooled import estimate
 from tests.bench.run import Result
-from tests.bench.suites import Row
+from tests.bench.suites import Pool, Row, Suite
 from tests.bench.targets import DIRECT
 
 
 @dataclass(frozen=True)
 class Line:
-    """A row with its figures: of each proxy one value a round, none where it was not measured.
+    """A row with its figures: of each proxy one value a round, none where it was not measured; a pool's are three.
 
     `busy` is the highest share of the load's core that any of the proxies made it use.
     """
@@ -25,10 +30,17 @@ class Line:
 
     def ratio(self, name: str, base: str) -> float | None:
         """Of the medians; None where the base is no cost at all, as noise can make it."""
-        values, bases = self.values.get(name), self.values.get(base)
-        if not self.row.ratio or not values or not bases or median(bases) <= 0:
+        if not self.row.ratio or not self.values.get(name) or not self.values.get(base):
             return None
-        return median(values) / median(bases)
+        divisor = self.figures(base)[0]
+        return self.figures(name)[0] / divisor if divisor > 0 else None
+
+    def figures(self, name: str) -> tuple[float, float, float]:
+        """What is shown of a proxy that was measured: the figure, and from where to where it goes."""
+        values = self.values[name]
+        if isinstance(self.row.value, Pool):
+            return values[0], values[1], values[2]
+        return median(values), min(values), max(values)
 
 
 def lines(result: Result) -> list[Line]:
@@ -43,15 +55,31 @@ def _line_of(row: Row, result: Result) -> Line | None:
     proxied = {name: samples for name, samples in there.items() if name != DIRECT}
     if not proxied:
         return None
-    values = {name: [row.value(sample) for sample in samples] for name, samples in there.items()}
-    if row.added and DIRECT in values:
-        base = values[DIRECT]
-        values = {name: found if name == DIRECT else _less(found, base) for name, found in values.items()}
-    elif not row.added:
-        values.pop(DIRECT, None)
+    values = _pooled(row.value, there, result.suite) if isinstance(row.value, Pool) else _each(row, row.value, there)
     clients = next(iter(proxied.values()))[0].clients
     busy = max(median(sample.load_share for sample in samples) for samples in proxied.values())
     return Line(row.title.replace("{n}", f"{clients:,}"), row, values, busy)
+
+
+def _each(row: Row, value: Callable[[Sample], float], there: dict[str, list[Sample]]) -> dict[str, list[float]]:
+    """One value a round."""
+    values = {name: [value(sample) for sample in samples] for name, samples in there.items()}
+    if row.added and DIRECT in values:
+        base = values[DIRECT]
+        return {name: found if name == DIRECT else _less(found, base) for name, found in values.items()}
+    if not row.added:
+        values.pop(DIRECT, None)
+    return values
+
+
+def _pooled(pool: Pool, there: dict[str, list[Sample]], suite: Suite) -> dict[str, list[float]]:
+    """The percentile and its interval; beyond the base's, those of all others."""
+    rounds = {name: [pool.values(sample) for sample in samples] for name, samples in there.items()}
+    if not pool.beyond:
+        return {name: list(estimate(found, pool.share)) for name, found in rounds.items()}
+    base = rounds.pop(suite.base, None)
+    rounds.pop(DIRECT, None)
+    return {} if base is None else {name: list(estimate(found, pool.share, base)) for name, found in rounds.items()}
 
 
 def _less(values: Sequence[float], base: Sequence[float]) -> list[float]:
@@ -67,9 +95,13 @@ def tables(results: Sequence[Result]) -> Iterator[str]:
         yield ""
         yield from _figures(result, found)
         yield ""
+        if result.suite.note:
+            yield result.suite.note
+            yield ""
         ratios = list(_ratios(result, found))
         if len(ratios) > 2:
-            yield f"Divided by what {result.suite.base} has:"
+            others = (f"{proxy.name} by what {proxy.base} has" for proxy in result.suite.proxies if proxy.base)
+            yield f"Divided by what {', '.join((f'{result.suite.base} has', *others))}:"
             yield ""
             yield from ratios
             yield ""
@@ -85,11 +117,12 @@ def _figures(result: Result, found: Sequence[Line]) -> Iterator[str]:
 
 def _ratios(result: Result, found: Sequence[Line]) -> Iterator[str]:
     base = result.suite.base
-    names = [proxy.name for proxy in result.suite.proxies if proxy.name not in (base, DIRECT)]
-    yield _cells("", *names)
-    yield _cells("---", *("---:" for _ in names))
+    bases = {base, DIRECT, *(proxy.base for proxy in result.suite.proxies)}
+    against = {proxy.name: proxy.base or base for proxy in result.suite.proxies if proxy.name not in bases}
+    yield _cells("", *against)
+    yield _cells("---", *("---:" for _ in against))
     for line in found:
-        shares = [line.ratio(name, base) for name in names]
+        shares = [line.ratio(name, other) for name, other in against.items()]
         if any(share is not None for share in shares):
             yield _cells(line.title, *("" if share is None else _quotient(share) for share in shares))
 
@@ -106,6 +139,6 @@ def _cell(line: Line, name: str) -> str:
     values = line.values.get(name)
     if not values:
         return ""
-    shown = [f"{value:,.{line.row.digits}f}" for value in (median(values), min(values), max(values))]
+    shown = [f"{value:,.{line.row.digits}f}" for value in line.figures(name)]
     text = f"{shown[0]} ({shown[1]} to {shown[2]})" if len(values) > 1 else shown[0]
-    return f"{text} in all" if name == DIRECT else text
+    return f"{text} in all" if name == DIRECT and line.row.added else text

@@ -56,7 +56,8 @@ class Bench(AbstractContextManager["Bench"]):
     def run(self, suite: Suite) -> Result:
         """Every round of it. Raises BenchError where the figures would be worth nothing."""
         proxies = [proxy for proxy in suite.proxies if self._is_there(proxy)]
-        rounds = min(self.effort.rounds, suite.rounds)
+        asked = self.effort.rounds
+        rounds = min(asked * suite.times if asked > 1 else 1, suite.rounds)
         work = _Work(self, suite, rounds)
         with ExitStack() as stack:
             if not suite.fresh:

@@ -61,7 +61,7 @@ class Target:
         pids: the proxy's own processes, none for the engine itself.
         load: see `Stage.load`.
         exact: its streams have the events that the engine sent, no more and no fewer.
-        models: how many models it knows.
+        models: how many models it knows, told apart by the path with `by_path`, else by the body.
     """
 
     name: str
@@ -70,6 +70,7 @@ class Target:
     load: tuple[tuple[int, ...], ...]
     exact: bool = True
     models: int = 1
+    by_path: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,7 @@ class Proxy:
         exact: see `Target`.
         rounds: it takes part in no more rounds than these.
         may_fail: where it answers wrong, it is left out, and the benchmark goes on.
+        base: the column that it is compared with; empty for the one that its suite names.
     """
 
     start: Callable[[Stage, Proxy], AbstractContextManager[Target]]
@@ -95,6 +97,7 @@ class Proxy:
     exact: bool = True
     rounds: int = 1000
     may_fail: bool = False
+    base: str = ""
 
     @property
     def name(self) -> str:

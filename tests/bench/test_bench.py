@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from tests.bench.circus import CIRCUS, CIRCUS_FULL
+from tests.bench.pooled import estimate, percentile
 from tests.bench.process import ROOT, Cores, find_cores
 from tests.bench.report import Line
 from tests.bench.rivals import HAPROXY, NGINX, find_program
-from tests.bench.suites import choose, percentile, suites
+from tests.bench.suites import Pool, choose, suites
 from tests.bench.syscalls import read_calls
 from tests.bench.targets import DIRECT
 from tests.bench.wire import StreamOrder, make_request, model_names, read_order
@@ -30,16 +31,16 @@ def test_a_quick_run_prints_every_row_with_a_figure_for_every_proxy(tmp_path: Pa
     expected = choose((), TARGETS)
     assert [suite["key"] for suite in result["suites"]] == [suite.key for suite in expected]
     for said, suite in zip(result["suites"], expected, strict=True):
-        assert len(said["rows"]) == len(suite.rows)
         there = {p.name for p in suite.proxies if not p.lacking and p.name != DIRECT}
-        for row in said["rows"]:
-            assert set(row["medians"]) - {DIRECT} == there, row["title"]
+        for row, promised in zip(said["rows"], suite.rows, strict=True):
+            beyond = isinstance(promised.value, Pool) and promised.value.beyond
+            assert set(row["medians"]) - {DIRECT} == there - ({suite.base} if beyond else set()), row["title"]
             assert f"| {row['title']} |" in run.stdout
     assert (tmp_path / "result.md").read_text().strip() == run.stdout.strip()
 
 
 def test_a_proxy_that_is_not_installed_is_named_with_what_installs_it() -> None:
-    lacking = {proxy.name: proxy.lacking for suite in suites() for proxy in suite.proxies if proxy.lacking}
+    lacking = {proxy.names[-1]: proxy.lacking for suite in suites() for proxy in suite.proxies if proxy.lacking}
     assert not {CIRCUS, CIRCUS_FULL, DIRECT} & set(lacking)
     for name, what in lacking.items():
         assert what == (f"apt install {name}" if name in (NGINX, HAPROXY) else "make bench-rivals")
@@ -57,6 +58,22 @@ def test_words_choose_scenarios_and_proxies() -> None:
 def test_a_percentile_is_a_value_that_was_measured() -> None:
     values = [5.0, 1.0, 4.0, 2.0, 3.0]
     assert [percentile(values, share) for share in (0.0, 0.5, 0.8, 0.99, 1.0)] == [1.0, 3.0, 4.0, 5.0, 5.0]
+
+
+def test_a_percentile_of_all_rounds_has_an_interval_that_tells_rounds_that_differ_from_such_that_do_not() -> None:
+    like = [[1.0, 2.0, 3.0]] * 8
+    assert estimate(like, 0.5) == (2.0, 2.0, 2.0)
+    unlike = [[1.0, 2.0, 3.0 + turn] for turn in range(8)]
+    figure, low, high = estimate(unlike, 1.0)
+    assert figure == 10.0
+    assert 3.0 <= low < high <= 10.0
+
+
+def test_what_one_proxy_takes_beyond_another_is_compared_in_the_same_rounds() -> None:
+    base = [[float(turn), turn + 1.0] for turn in range(8)]  # rounds differ much, and the two of a round do not
+    slower = [[value + 1.5 for value in values] for values in base]
+    assert estimate(slower, 0.99, base) == (1.5, 1.5, 1.5)
+    assert estimate(slower[:3], 0.99, base) == (1.5, 1.5, 1.5)
 
 
 def test_ratios_are_of_medians_and_left_out_where_the_base_is_nothing() -> None:

@@ -63,8 +63,13 @@ def read_order(request: bytes) -> StreamOrder | None:
     return StreamOrder(int(match[1]), int(match[2])) if match else None
 
 
-def make_request(*, order: StreamOrder | None = None, size: int = 0, model: str = MODEL) -> bytes:
-    """A chat request; `size` is the length of its message in bytes. Without an order it is for a plain answer."""
+def make_request(
+    *, order: StreamOrder | None = None, size: int = 0, model: str = MODEL, by_path: bool = False
+) -> bytes:
+    """A chat request; `size` is the length of its message in bytes. Without an order it is for a plain answer.
+
+    `by_path`: the path begins with the model, for proxies that cannot look for it in the body.
+    """
     text = "Why is the sky blue? Answer in one word." if order is None else order.text
     if size:
         text = ("lorem ipsum dolor sit amet, " * (size // 28 + 1))[:size]
@@ -72,7 +77,8 @@ def make_request(*, order: StreamOrder | None = None, size: int = 0, model: str 
     if order is not None:
         asked |= {"stream": True, "stream_options": {"include_usage": True}}
     body = json.dumps(asked, separators=(",", ":")).encode()
-    head = (f"POST {PATH} HTTP/1.1", *_CLIENT_FIELDS, f"content-length: {len(body)}")
+    path = f"/{model}{PATH}" if by_path else PATH
+    head = (f"POST {path} HTTP/1.1", *_CLIENT_FIELDS, f"content-length: {len(body)}")
     return "\r\n".join(head).encode() + b"\r\n\r\n" + body
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import zmq
 
-from vllm_circus.bus.messages import TOPIC_COUNTS, TOPIC_MODELS, CountsMessage, ModelsMessage, encode
+from vllm_circus.bus.messages import TOPIC_COUNTS, TOPIC_MODELS, VERSION, CountsMessage, ModelsMessage, encode
 from vllm_circus.bus.publish import Publisher
 from vllm_circus.bus.subscribe import Subscriber, follow, latest
 from vllm_circus.paths import Instance
@@ -105,7 +105,7 @@ def test_what_cannot_be_read_is_dropped_counted_and_harms_nothing(address: str, 
         heard: list[ModelsMessage] = []
         subscriber = Subscriber(address, [TOPIC_MODELS], heard.append)
         await until(lambda: source.poll(0))
-        other_version = encode(models(1)).replace(b'"version":1', b'"version":99')
+        other_version = encode(models(1)).replace(f'"version":{VERSION}'.encode(), b'"version":99')
         bad = [b"", b"{", b"null", b"\xff\xfe", b"[" * 10_000, other_version]
         for data in bad:
             source.send_multipart([TOPIC_MODELS, data])

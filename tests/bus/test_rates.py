@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from vllm_circus.bus.messages import ModelCounts
-from vllm_circus.bus.rates import Rates
+from tests.view.pictures import histogram
+from vllm_circus.bus.messages import FIRST_TOKEN_BUCKETS, ModelCounts
+from vllm_circus.bus.rates import FirstTokens, Rates
 
 
 def test_rates_are_of_the_last_ten_seconds() -> None:
@@ -31,3 +32,31 @@ def test_a_count_that_falls_is_no_negative_rate() -> None:
     rates.note(0.0, {"a": ModelCounts(statuses={200: 50})})
     rates.note(1.0, {"a": ModelCounts()})
     assert rates.requests() == {"a": 0.0}
+
+
+def test_first_tokens_are_of_the_last_minute() -> None:
+    tokens = FirstTokens()
+    assert tokens.recent() == {}
+    early, late = histogram(FIRST_TOKEN_BUCKETS, 0.3), histogram(FIRST_TOKEN_BUCKETS, 0.3, 0.02, 0.02)
+    for second in range(100):
+        counts = {"a": ModelCounts(first_token=late if second >= 90 else early), "quiet": ModelCounts()}
+        tokens.note(float(second), counts)
+        if second == 30:
+            assert tokens.recent() == {}
+    (recent,) = tokens.recent().values()
+    assert recent.counts == histogram(FIRST_TOKEN_BUCKETS, 0.02, 0.02).counts
+    assert recent.total == pytest.approx(0.04)
+
+
+def test_first_tokens_of_a_model_that_is_new_all_count() -> None:
+    tokens = FirstTokens()
+    tokens.note(0.0, {})
+    tokens.note(1.0, {"a": ModelCounts(first_token=histogram(FIRST_TOKEN_BUCKETS, 0.3))})
+    assert tokens.recent()["a"].count == 1
+
+
+def test_sums_that_fall_are_no_first_tokens() -> None:
+    tokens = FirstTokens()
+    tokens.note(0.0, {"a": ModelCounts(first_token=histogram(FIRST_TOKEN_BUCKETS, 0.3, 0.3))})
+    tokens.note(1.0, {"a": ModelCounts()})
+    assert tokens.recent() == {}

@@ -101,6 +101,18 @@ BROKEN = {
     "a number as variable": (GOOD + "  env: {A: 1}\n", 4, "models[0].env.A", ["needs text", 'quote it: "1"']),
     "an option as list of lists": (GOOD + "  args: {a: [[1]]}\n", 4, "models[0].args.a[0]", ["not a list"]),
     "text for a list": (GOOD + "  aliases: b\n", 4, "models[0].aliases", ["needs a list", "write [b]"]),
+    "a command as one text": (
+        GOOD + "  engine: {command: \"srv --port {port} -x 'a b' 3\"}\n",
+        4,
+        "models[0].engine.command",
+        ["needs a list", "(write [srv, --port, '{port}', -x, a b, '3'])"],
+    ),
+    "a command with an open quote": (
+        GOOD + "  engine: {command: srv 'a b}\n",
+        4,
+        "models[0].engine.command",
+        ["needs a list", "(write [srv, '''a', b])"],
+    ),
     "a number for a list": (GOOD + "  gpus: 0\n", 4, "models[0].gpus", ["needs a list", "write [0]"]),
     "a GPU below zero": (GOOD + "  gpus: [-1]\n", 4, "models[0].gpus[0]", ["at least 0"]),
     "a GPU as text": (GOOD + "  gpus: ['0']\n", 4, "models[0].gpus[0]", ["whole number", "write 0 without quotes"]),

@@ -8,7 +8,7 @@ import pytest
 
 from vllm_circus.config.load import parse_config
 from vllm_circus.config.models import Profile
-from vllm_circus.config.profiles import BUILTIN, all_profiles
+from vllm_circus.config.profiles import BUILTIN, Library, StoredProfile, find_profile, known_profiles, used_profiles
 
 FILE = b"profiles:\n  low_memory: {args: {max-model-len: 1024}}\n  mine: {}\nmodels: [{name: a, model: b}]\n"
 
@@ -32,7 +32,26 @@ def test_no_built_in_profile_runs_a_models_own_code_or_sets_parallelism(profile:
     assert profile.env == {}
 
 
-def test_a_profile_of_ones_own_wins_over_a_built_in_one() -> None:
-    profiles = all_profiles(parse_config(FILE, Path("m.yaml")).config)
-    assert profiles["low_memory"].args == {"max-model-len": 1024}
-    assert set(profiles) == {*BUILTIN, "mine"}
+def test_the_files_own_profile_wins_over_a_stored_one_and_that_over_a_built_in_one() -> None:
+    config = parse_config(FILE, Path("m.yaml")).config
+    stored = {
+        name: StoredProfile(Profile(description="stored"), Path(f"{name}.yaml")) for name in ("low_memory", "standard")
+    }
+    library = Library(tuple(stored), stored)
+    found = {name: find_profile(name, config, library) for name in ("low_memory", "mine", "standard", "moe_optimized")}
+    assert found["low_memory"] == Profile(args={"max-model-len": 1024})
+    assert found["mine"] == Profile()
+    assert found["standard"] == Profile(description="stored")
+    assert found["moe_optimized"] is BUILTIN["moe_optimized"]
+    assert find_profile("none", config, library) is None
+
+
+def test_every_name_is_known_once() -> None:
+    config = parse_config(FILE, Path("m.yaml")).config
+    names = known_profiles(config, Library(("low_memory", "stored")))
+    assert sorted(names) == sorted({*BUILTIN, "mine", "stored"})
+
+
+def test_a_file_uses_the_profiles_that_it_names_and_does_not_have() -> None:
+    text = b"defaults: {profile: x}\nprofiles: {own: {}}\nmodels: [{name: a, model: b, profile: own}]\n"
+    assert used_profiles(parse_config(text, Path("m.yaml")).config) == {"x"}

@@ -1,52 +1,27 @@
-"""A model's plan, and a life that is led by events at given times."""
+"""A life that is led by events at given times."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Literal
 
-from vllm_circus.config.models import Ejection, Probe, Queue, RequestRules, Restart
-from vllm_circus.lifecycle.events import Action, Event, Moment
+from tests.plans import model_plan
+from vllm_circus.lifecycle.events import (
+    Action,
+    Admitted,
+    Drained,
+    Event,
+    Moment,
+    ProbeOk,
+    SleepWished,
+    Slept,
+    Spawned,
+    StartWished,
+)
 from vllm_circus.lifecycle.life import Life
 from vllm_circus.lifecycle.machine import advance
 from vllm_circus.lifecycle.states import State
-from vllm_circus.plan.types import Endpoint, ModelPlan
-
-
-def model_plan(name: str = "a", **changes: Any) -> ModelPlan:
-    plan = ModelPlan(
-        name=name,
-        watcher=f"model-{name}",
-        model=f"/models/{name}",
-        engine="vllm",
-        argv=("vllm", "serve"),
-        env=(),
-        env_file=None,
-        keyed=True,
-        endpoint=Endpoint("127.0.0.1", 8001),
-        names=(name,),
-        aliases=(),
-        adapters=(),
-        check_names=True,
-        gpus=(0,),
-        profile=None,
-        priority=0,
-        enabled=True,
-        start_timeout=None,
-        drain_timeout=30.0,
-        stop_timeout=15.0,
-        restart=Restart(),
-        probe=Probe(),
-        digest="d",
-        group=name,
-        fallback=None,
-        max_in_flight=None,
-        queue=Queue(),
-        affinity=None,
-        ejection=Ejection(),
-        request=RequestRules(),
-    )
-    return replace(plan, **changes)
+from vllm_circus.plan.types import ModelPlan
 
 
 @dataclass
@@ -70,3 +45,21 @@ class Story:
 
     def state(self) -> State:
         return self.life.state
+
+
+def loading(story: Story, pid: int = 7) -> Story:
+    """Its process is there."""
+    story.tell(StartWished(), Admitted(), Spawned(pid))
+    return story
+
+
+def ready(story: Story, pid: int = 7) -> Story:
+    """It answers."""
+    loading(story, pid).tell(ProbeOk(story.now))
+    return story
+
+
+def asleep(story: Story, level: Literal[1, 2] = 1) -> Story:
+    """An operator put it to sleep."""
+    ready(story).tell(SleepWished(level), Drained(), Slept(7))
+    return story

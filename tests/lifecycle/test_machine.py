@@ -5,29 +5,21 @@ from dataclasses import replace
 
 import pytest
 
+from tests.plans import model_plan
 from vllm_circus.config.models import Probe, Restart
 from vllm_circus.lifecycle import events as e
 from vllm_circus.lifecycle.events import Moment
-from vllm_circus.lifecycle.life import After, Life
-from vllm_circus.lifecycle.machine import KILL_AGAIN, START_PATIENCE, resume
+from vllm_circus.lifecycle.life import After, Diagnosis, Life
+from vllm_circus.lifecycle.machine import resume
 from vllm_circus.lifecycle.states import State
+from vllm_circus.lifecycle.steps import KILL_AGAIN, START_PATIENCE
 
-from .conftest import Story, model_plan
-
-
-def loading(story: Story, pid: int = 7) -> Story:
-    story.tell(e.StartWished(), e.Admitted(), e.Spawned(pid))
-    return story
-
-
-def ready(story: Story, pid: int = 7) -> Story:
-    loading(story, pid).tell(e.ProbeOk(story.now))
-    return story
+from .conftest import Story, loading, ready
 
 
 def crash(story: Story, cause: str = "exit code 1") -> tuple[e.Action, ...]:
     assert story.life.pid is not None
-    actions = story.tell(e.Exited(story.life.pid, cause))
+    actions = story.tell(e.Exited(story.life.pid, Diagnosis(cause)))
     story.tell(e.Cleaned(story.life.dead or 0))
     return actions
 
@@ -66,7 +58,7 @@ def test_loading_past_the_start_timeout_is_ended_and_tried_again() -> None:
     story = loading(Story(model_plan(start_timeout=60.0)))
     assert story.after(59).tell(e.Tick()) == ()
     assert story.after(1).tell(e.Tick()) == (e.Terminate(7),)
-    assert story.tell(e.Exited(7, "exit code 0")) == (e.CleanUp(7),)
+    assert story.tell(e.Exited(7, Diagnosis("exit code 0"))) == (e.CleanUp(7),)
     assert (story.state(), story.life.reason, story.life.tries) == (State.QUEUED, "not ready within 60 s", 1)
 
 
@@ -102,7 +94,7 @@ def test_a_server_that_exits_at_once_is_started_at_most_six_times_in_two_minutes
     while story.now < end:
         if story.tell(e.Admitted()):
             starts += 1
-            story.tell(e.Spawned(starts), e.Exited(starts, "exit code 3"), e.Cleaned(starts))
+            story.tell(e.Spawned(starts), e.Exited(starts, Diagnosis("exit code 3")), e.Cleaned(starts))
         story.after(0.25).tell(e.Tick())
     assert starts == 5
 
@@ -147,7 +139,7 @@ def test_without_a_limit_it_is_tried_for_ever() -> None:
 
 def test_a_start_that_circus_refuses_is_a_crash() -> None:
     story = Story()
-    story.tell(e.StartWished(), e.Admitted(), e.StartRefused("no such program"))
+    story.tell(e.StartWished(), e.Admitted(), e.StartRefused(Diagnosis("no such program")))
     assert (story.state(), story.life.tries, story.life.reason) == (State.QUEUED, 1, "no such program")
 
 
@@ -162,7 +154,7 @@ def test_a_start_that_is_never_heard_of_again_is_given_up() -> None:
 
 def test_it_is_not_started_beside_what_its_predecessor_left() -> None:
     story = ready(Story())
-    assert story.tell(e.Exited(7, "exit code 1")) == (e.CleanUp(7),)
+    assert story.tell(e.Exited(7, Diagnosis("exit code 1"))) == (e.CleanUp(7),)
     assert story.life.remains == (7,)
     assert story.tell(e.Admitted()) == ()
     story.tell(e.Cleaned(7))
@@ -228,7 +220,7 @@ def test_stopping_drains_then_terminates_then_kills() -> None:
     assert story.after(14).tell(e.Tick()) == ()
     assert story.after(1).tell(e.Tick()) == (e.Kill(7),)
     assert story.after(1).tell(e.Tick()) == ()
-    assert story.tell(e.Exited(7, "ended by SIGKILL")) == (e.CleanUp(7),)
+    assert story.tell(e.Exited(7, Diagnosis("ended by SIGKILL"))) == (e.CleanUp(7),)
     assert (story.state(), story.life.reason, story.life.tries) == (State.STOPPED, "", 0)
 
 
@@ -243,7 +235,7 @@ def test_restarting_drains_stops_and_queues() -> None:
     story = ready(Story())
     story.tell(e.RestartWished(), e.Drained())
     assert story.life.after is After.START
-    story.tell(e.Exited(7, "exit code 0"), e.Cleaned(7))
+    story.tell(e.Exited(7, Diagnosis("exit code 0")), e.Cleaned(7))
     assert (story.state(), story.life.tries) == (State.QUEUED, 0)
 
 
@@ -262,14 +254,14 @@ def test_the_last_wish_counts_while_it_ends(first: e.Event, then: e.Event, end: 
     story.tell(first)
     if drained:
         story.tell(e.Drained())
-    story.tell(then, e.Drained(), e.Exited(7, "exit code 0"))
+    story.tell(then, e.Drained(), e.Exited(7, Diagnosis("exit code 0")))
     assert story.state() is end
 
 
 def test_stopping_what_loads_needs_no_draining() -> None:
     story = loading(Story())
     assert story.tell(e.StopWished()) == (e.Terminate(7),)
-    story.tell(e.Exited(7, "exit code 143"))
+    story.tell(e.Exited(7, Diagnosis("exit code 143")))
     assert story.state() is State.STOPPED
 
 
@@ -284,7 +276,7 @@ def test_stopping_what_was_asked_for_but_is_not_there_yet_waits_for_it() -> None
 
 
 @pytest.mark.parametrize(
-    "event", [e.StartRefused("circus does not answer"), e.Tick()], ids=["refused", "never heard of"]
+    "event", [e.StartRefused(Diagnosis("circus does not answer")), e.Tick()], ids=["refused", "never heard of"]
 )
 def test_stopping_what_never_came_ends_too(event: e.Event) -> None:
     story = Story()
@@ -297,7 +289,7 @@ def test_stopping_what_never_came_ends_too(event: e.Event) -> None:
 def test_a_stop_through_circus_is_respected(begin: Callable[[Story], Story]) -> None:
     story = begin(Story())
     assert story.tell(e.Withdrawn(7)) == ()
-    story.tell(e.Exited(7, "ended by SIGTERM"), e.Cleaned(7))
+    story.tell(e.Exited(7, Diagnosis("ended by SIGTERM")), e.Cleaned(7))
     assert story.state() is State.STOPPED
     for _ in range(100):
         assert story.after(10).tell(e.Tick(), e.Admitted()) == ()
@@ -306,14 +298,14 @@ def test_a_stop_through_circus_is_respected(begin: Callable[[Story], Story]) -> 
 
 def test_a_start_through_circus_is_loading() -> None:
     story = ready(Story())
-    story.tell(e.Withdrawn(7), e.Exited(7, "ended by SIGTERM"), e.Cleaned(7))
+    story.tell(e.Withdrawn(7), e.Exited(7, Diagnosis("ended by SIGTERM")), e.Cleaned(7))
     assert story.tell(e.Spawned(8)) == ()
     assert (story.state(), story.life.pid, story.life.reason) == (State.LOADING, 8, "")
 
 
 def test_a_kill_of_another_process_means_nothing() -> None:
     story = ready(Story())
-    story.tell(e.Withdrawn(99), e.Exited(99, "exit code 1"))
+    story.tell(e.Withdrawn(99), e.Exited(99, Diagnosis("exit code 1")))
     assert story.state() is State.READY
 
 
@@ -321,18 +313,18 @@ def test_a_process_that_replaces_another_unheard_starts_over_and_the_old_ones_se
     story = ready(Story())
     assert story.tell(e.Spawned(8)) == (e.CleanUp(7),)
     assert (story.state(), story.life.pid, story.life.remains) == (State.LOADING, 8, (7,))
-    story.tell(e.Spawned(7), e.Exited(7, "exit code 1"))  # late news of the old one
+    story.tell(e.Spawned(7), e.Exited(7, Diagnosis("exit code 1")))  # late news of the old one
     assert (story.state(), story.life.pid) == (State.LOADING, 8)
 
 
 def test_more_about_a_death_is_told_until_it_is_ready_again() -> None:
     story = loading(Story())
     crash(story, "ended")
-    story.tell(e.Explained(7, "exit code 1: ValueError: no"))
+    story.tell(e.Explained(7, Diagnosis("exit code 1: ValueError: no")))
     assert story.life.reason == "exit code 1: ValueError: no"
-    story.tell(e.Admitted(), e.Explained(99, "another's"))
+    story.tell(e.Admitted(), e.Explained(99, Diagnosis("another's")))
     assert story.life.reason == "exit code 1: ValueError: no"
-    story.tell(e.Spawned(8), e.ProbeOk(story.now), e.Explained(7, "late"))
+    story.tell(e.Spawned(8), e.ProbeOk(story.now), e.Explained(7, Diagnosis("late")))
     assert (story.state(), story.life.reason) == (State.READY, "")
 
 

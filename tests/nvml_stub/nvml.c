@@ -7,12 +7,17 @@
  *   uuid=GPU-00000000-0000-0000-0000-<index, 12 digits>
  *   memory_total=85899345920  memory_used=0     bytes
  *   utilisation=0  temperature=30               percent, degrees Celsius
+ *   processes=                                  PID:BYTES of each process that computes there, with blanks between;
+ *                                               it comes on top of memory_used
+ *   holders=                                    folder of files PID.INDEX, each with the bytes that this process has of
+ *                                               that card: used while it lives, and listed among its processes
  *   init=  handle=                              answered with success
  *   delay_ms=0                                  how long each call takes
  *   journal=                                    file that gets a line `init` or `shutdown` for each of those calls
  *
  * Any value may be `error N` instead: the call then returns NVML's error code N.
  */
+#include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,10 +28,12 @@
 #define INVALID_ARGUMENT 2
 #define INSUFFICIENT_SIZE 7
 #define LENGTH 256
+#define MOST 64
 
 typedef struct card { unsigned index; } *device;
 typedef struct { unsigned long long total, free, used; } memory;
 typedef struct { unsigned gpu, memory; } rates;
+typedef struct { unsigned pid; unsigned long long memory; unsigned gpu_instance, compute_instance; } process;
 
 static struct card cards[64];
 static int sessions;
@@ -98,6 +105,39 @@ static int text(const char *key, int index, const char *otherwise, char *result,
     return SUCCESS;
 }
 
+/* Whether a process runs; a zombie has no memory any more. */
+static int lives(unsigned pid) {
+    char path[LENGTH], line[1024], *end;
+    snprintf(path, sizeof path, "/proc/%u/stat", pid);
+    FILE *file = fopen(path, "r");
+    if (!file) return 0;
+    line[fread(line, 1, sizeof line - 1, file)] = 0;
+    fclose(file);
+    end = strrchr(line, ')');
+    return end && end[2] != 'Z' && end[2] != 'X';
+}
+
+/* Up to `most` processes of a card, as `processes` and the folder `holders` have them; returns how many. */
+static unsigned find_processes(int index, process *found, unsigned most) {
+    char value[LENGTH], path[2 * LENGTH];
+    unsigned count = 0, pid, card;
+    unsigned long long bytes;
+    look_up("processes", index, "", value);
+    for (char *word = strtok(value, " "); word && count < most; word = strtok(NULL, " "))
+        if (sscanf(word, "%u:%llu", &pid, &bytes) == 2) found[count++] = (process){pid, bytes, 0, 0};
+    look_up("holders", -1, "", value);
+    DIR *folder = *value ? opendir(value) : NULL;
+    for (struct dirent *entry; folder && count < most && (entry = readdir(folder));) {
+        if (sscanf(entry->d_name, "%u.%u", &pid, &card) != 2 || card != (unsigned)index || !lives(pid)) continue;
+        snprintf(path, sizeof path, "%s/%s", value, entry->d_name);
+        FILE *file = fopen(path, "r");
+        if (file && fscanf(file, "%llu", &bytes) == 1) found[count++] = (process){pid, bytes, 0, 0};
+        if (file) fclose(file);
+    }
+    if (folder) closedir(folder);
+    return count;
+}
+
 int nvmlInitWithFlags(unsigned flags) {
     char value[LENGTH];
     (void)flags;
@@ -154,6 +194,9 @@ int nvmlDeviceGetUUID(device card, char *uuid, unsigned size) {
 int nvmlDeviceGetMemoryInfo(device card, memory *result) {
     int code = number("memory_total", (int)card->index, "85899345920", &result->total);
     if (code == SUCCESS) code = number("memory_used", (int)card->index, "0", &result->used);
+    process held[MOST];
+    for (unsigned i = find_processes((int)card->index, held, code == SUCCESS ? MOST : 0); i-- > 0;)
+        result->used += held[i].memory;
     if (code == SUCCESS) result->free = result->total - result->used;
     return code;
 }
@@ -171,4 +214,18 @@ int nvmlDeviceGetTemperature(device card, int sensor, unsigned *result) {
     int code = number("temperature", (int)card->index, "30", &value);
     if (code == SUCCESS) *result = (unsigned)value;
     return code;
+}
+
+int nvmlDeviceGetComputeRunningProcesses_v3(device card, unsigned *count, process *result) {
+    process found[MOST];
+    char value[LENGTH];
+    delay();
+    if (!sessions) return UNINITIALIZED;
+    int code = look_up("processes", (int)card->index, "", value);
+    if (code != SUCCESS) return code;
+    unsigned there = find_processes((int)card->index, found, MOST), room = *count;
+    *count = there;
+    if (there > room) return INSUFFICIENT_SIZE;
+    for (unsigned i = 0; i < there; i++) result[i] = found[i];
+    return SUCCESS;
 }

@@ -81,6 +81,16 @@ def test_what_does_not_go_together_is_refused(planner: Planner, rest: str, words
     assert f"models[0].{words}" in fault
 
 
+def test_a_placeholder_with_a_slip_in_it_is_told(planner: Planner) -> None:
+    planner.disk.programs["srv"] = "/usr/bin/srv"
+    text = "models: [{name: a, model: m, engine: {command: [srv, '{port}', '{prt}', '{wholly_other}']}}]"
+    plan = planner.plan(text)
+    assert plan.models[0].argv[2:] == ("{prt}", "{wholly_other}")
+    assert [warning for warning in plan.warnings if "command" in warning] == [
+        "models[0].engine.command[2]: {prt} stays as it is; did you mean '{port}'?"
+    ]
+
+
 def test_options_that_a_command_merely_inherits_are_no_fault(planner: Planner) -> None:
     machine = replace(planner, disk=FakeDisk(programs={"srv": "/usr/bin/srv"}))
     text = "defaults: {args: {x: 1}}\nmodels: [{name: a, model: m, port: 9000, engine: {command: [srv]}}]"

@@ -1,4 +1,4 @@
-"""GPUs: one serves one model, and only those that exist."""
+"""GPUs: only those that exist, and one serves one model where nobody says how to share it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ def test_two_enabled_models_on_one_gpu_are_refused(planner: Planner) -> None:
     assert planner.faults(TWO) == [
         (
             "3: models[1].gpus[0]: GPU 1 already belongs to 'a' (line 2) "
-            "(give each model GPUs of its own, or set `enabled: false` for one)"
+            "(give each model GPUs of its own; or write `gpu_memory` for 'a' and 'b', so that they share it; "
+            "or one `exclusive` name for both, so that they take turns; or `enabled: false` for one)"
         ),
     ]
 

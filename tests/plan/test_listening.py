@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
 from tests.plan.conftest import FakeDisk, Planner
+from tests.proxy.certificates import make_pair
 
 CERTIFICATE = "-----BEGIN CERTIFICATE-----\n"
 KEY = "-----BEGIN EC PRIVATE KEY-----\n"
@@ -69,7 +72,51 @@ def test_what_is_no_certificate_or_key_is_refused(
 def test_a_pair_that_does_not_fit_together_is_refused(secured: Planner) -> None:
     secured.disk.misfits = "the certificate is for another key"
     (fault,) = secured.faults(TLS)
-    assert fault.startswith("1: proxy.tls: the certificate is for another key (name a certificate")
+    files = "/etc/vc/tls/a.crt and /k/a.key"
+    assert fault.startswith(f"1: proxy.tls: {files} do not go together: the certificate is for another key (name a ")
+
+
+NOW = datetime(2026, 6, 15, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("valid", "words"),
+    [
+        (
+            (b"20200101000000Z", b"260615115959Z"),
+            "/etc/vc/tls/a.crt ended on 2026-06-15 11:59 UTC, and clients refuse it: renew it",
+        ),
+        (
+            (b"260615120001Z", b"21200101000000Z"),
+            (
+                "/etc/vc/tls/a.crt begins on 2026-06-15 12:00 UTC, and clients refuse it until then: name one that is "
+                "valid now, or set this machine's clock"
+            ),
+        ),
+        (
+            (b"20200101000000Z", b"260715115959Z"),
+            "/etc/vc/tls/a.crt ends on 2026-07-15 11:59 UTC, and clients will refuse it: renew it before",
+        ),
+        ((b"260615120000Z", b"260715120000Z"), None),
+    ],
+)
+def test_a_certificate_that_clients_refuse_or_soon_will_is_told(
+    secured: Planner, tmp_path: Path, valid: tuple[bytes, bytes], words: str | None
+) -> None:
+    """The set starts all the same: a clock decides this, and a new certificate is read without a start."""
+    secured.disk.texts["/etc/vc/tls/a.crt"] = make_pair(tmp_path, valid=valid)[0].read_text()
+    warnings = secured.given(now=NOW.timestamp()).plan(TLS).warnings
+    there = "; the proxy reads the new one by itself" if words and "renew" in words else ""
+    assert warnings == (() if words is None else (f"proxy.tls.certificate: {words}{there}",))
+    assert secured.plan(TLS).warnings == (), "nobody told what time it is"
+
+
+def test_every_certificate_of_the_file_counts(secured: Planner, tmp_path: Path) -> None:
+    good, bad = (make_pair(tmp_path, valid=(b"20200101000000Z", end))[0].read_text() for end in (b"21200101000000Z",
+        b"20260101000000Z"))  # fmt: skip
+    secured.disk.texts["/etc/vc/tls/a.crt"] = f"# mine\n{good}# theirs\n{bad}{CERTIFICATE}"
+    (warning,) = secured.given(now=NOW.timestamp()).plan(TLS).warnings
+    assert warning.startswith("proxy.tls.certificate: certificate 2 of /etc/vc/tls/a.crt ended on 2026-01-01 00:00 UTC")
 
 
 def socket(path: str) -> str:

@@ -10,6 +10,8 @@ import pytest
 
 from tests.plan.conftest import FACTS, RUN, FakeDisk, Planner
 from vllm_circus.config.load import load_config
+from vllm_circus.config.profiles import Library
+from vllm_circus.errors import ConfigError
 from vllm_circus.facts import gather_facts
 from vllm_circus.paths import Instance
 from vllm_circus.plan.decide import make_plan
@@ -86,7 +88,12 @@ BASE = "models:\n- {name: a, model: org/x, %s}\n"
         ("port: 9000", True),
         ("gpus: [0]", True),
         ("threads: 2", True),
-        ("aliases: [b]", True),
+        ("aliases: [b]", False),
+        ("sleep: true", True),
+        ("gpu_memory: 0.4", True),
+        ("on_demand: true", False),
+        ("idle: {after: 9, then: stop}", False),
+        ("max_in_flight: 9", False),
         ("engine: simulator", True),
         ("env_file: good.env", True),
         ("lora: [{name: l, path: org/l}]", True),
@@ -137,3 +144,15 @@ def test_the_demo_can_be_planned_on_this_very_machine() -> None:
     plan = make_plan(load_config(source), INSTANCE, gather_facts(own_ports=frozenset(range(8000, 8100))))
     assert [model.names for model in plan.models] == [("alpha", "alpha-latest"), ("beta", "beta-latest")]
     assert plan.warnings == ()
+
+
+def test_stored_profiles_that_nobody_may_read_are_told_of(tmp_path: Path) -> None:
+    source = tmp_path / "m.yaml"
+    source.write_text("defaults: {engine: simulator}\nmodels: [{name: a, model: b/c, profile: standard}]\n")
+    barred = replace(load_config(source), library=Library(barred="they cannot be read"))
+    warnings = make_plan(barred, INSTANCE, FACTS, FakeDisk()).warnings
+    assert "they cannot be read; the built-in profile 'standard' is taken" in warnings
+    source.write_text("defaults: {engine: simulator}\nmodels: [{name: a, model: b/c, profile: mine}]\n")
+    barred = replace(load_config(source), library=Library(barred="they cannot be read"))
+    with pytest.raises(ConfigError, match=r"there is no profile 'mine' \(they cannot be read\)"):
+        make_plan(barred, INSTANCE, FACTS, FakeDisk())

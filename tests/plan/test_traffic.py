@@ -26,7 +26,13 @@ def test_affinity_is_a_header_in_lower_case_or_the_prefix(planner: Planner, writ
     ("rest", "warning"),
     [
         ("affinity: prefix", "models[0].affinity: does nothing without `replicas`: there is one engine to choose"),
-        ("queue: {size: 3}", "models[0].queue: nothing waits there without `max_in_flight`"),
+        (
+            "queue: {timeout: 3}",
+            (
+                "models[0].queue.timeout: does nothing without `max_in_flight`; "
+                "how long requests wait for a model on its way is `hold`"
+            ),
+        ),
         (
             "max_in_flight: 3",
             "models[0].max_in_flight: 3 is less than one for each of the 4 workers: up to 4 may be in flight",
@@ -45,7 +51,8 @@ def test_what_does_less_than_it_seems_is_told(planner: Planner, rest: str, warni
     "rest",
     [
         "affinity: prefix, replicas: 2",
-        "queue: {size: 3}, max_in_flight: 4",
+        "queue: {size: 3, timeout: 3}, max_in_flight: 4",
+        "queue: {size: 3, hold: 3, comments: 3}",
         "max_in_flight: 4",
         "request: {defaults: {max_tokens: 256, top_k: null, stop: [a], x: true}, limits: {max_tokens: 256, x: 0}}",
     ],

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.lifecycle.conftest import model_plan
+from tests.plans import model_plan
 from vllm_circus.config.models import Limits
 from vllm_circus.errors import CircusError
 from vllm_circus.lifecycle.events import Moment
@@ -37,9 +37,11 @@ def make_plan(instance: Instance, *models: ModelPlan) -> Plan:
 @dataclass
 class Clock:
     steady: float = 1000.0
+    ahead: float = 1e9
+    """Of the steady clock: changed where somebody sets the wall clock."""
 
     def __call__(self) -> Moment:
-        return Moment(self.steady, self.steady + 1e9)
+        return Moment(self.steady, self.steady + self.ahead)
 
 
 def wait_until(is_true: Callable[[], Any], seconds: float = 15.0) -> Any:
@@ -76,6 +78,9 @@ class FakeCircus:
     async def status(self) -> dict[str, str]:
         watchers = {"model-a", "model-b", *self.processes}
         return {watcher: "active" if watcher in self.started else "stopped" for watcher in watchers}
+
+    async def refit(self) -> None:
+        self.calls.append("refit")
 
     async def pids(self, watcher: str) -> list[int]:
         return [self.processes[watcher].pid] if watcher in self.started else []

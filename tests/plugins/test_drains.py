@@ -31,7 +31,7 @@ def test_a_model_is_drained_when_every_worker_knows_and_nothing_is_in_flight(
 
 
 def test_only_a_stats_plugin_that_is_heard_for_a_while_and_still_is_proves_anything() -> None:
-    watch = DrainWatch()
+    watch = DrainWatch(90.0)
     assert not watch.is_drained("a", 5, 100.0)
     for second in range(5):
         watch.hear(counts(0, 5), 100.0 + second)

@@ -6,14 +6,17 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 import pytest
 
 from plugins import processes
 from plugins.hands import Hands
-from tests.lifecycle.conftest import model_plan
+from tests.plans import model_plan
 from vllm_circus.errors import NotRunning
 from vllm_circus.lifecycle import events as e
+from vllm_circus.lifecycle.life import Diagnosis
+from vllm_circus.plan.types import ModelPlan
 from vllm_circus.supervise.proc import every_process
 
 from .conftest import FakeCircus, until, wait_until
@@ -72,9 +75,23 @@ def test_only_the_leader_of_a_session_is_killed_as_one(
     assert alive(leader.pid) == {leader.pid, *children}
 
 
-def perform(circus: FakeCircus, *actions: e.Action) -> list[e.Event]:
+@dataclass
+class Firm:
+    """A ground on which everything can start, unless there is a reason against it."""
+
+    reason: Diagnosis | None = None
+    freed: list[int] = field(default_factory=list)
+
+    async def check(self, _model: ModelPlan) -> Diagnosis | None:
+        return self.reason
+
+    async def wait_free(self, _model: ModelPlan, pid: int) -> None:
+        self.freed.append(pid)
+
+
+def perform(circus: FakeCircus, *actions: e.Action, ground: Firm | None = None) -> list[e.Event]:
     events: list[e.Event] = []
-    hands = Hands(circus, lambda name, event: events.append(event))
+    hands = Hands(circus, ground or Firm(), lambda name, event: events.append(event))
 
     async def scene() -> None:
         for action in actions:
@@ -87,6 +104,12 @@ def perform(circus: FakeCircus, *actions: e.Action) -> list[e.Event]:
 def test_starting_tells_the_process(circus: FakeCircus) -> None:
     events = perform(circus, e.Start())
     assert events == [e.Spawned(circus.processes["model-a"].pid)]
+
+
+def test_a_reason_not_to_start_is_told_and_nothing_is_started(circus: FakeCircus) -> None:
+    why = Diagnosis("there is no /models/a", "put it there", "preflight")
+    assert perform(circus, e.Start(), ground=Firm(why)) == [e.StartRefused(why)]
+    assert circus.calls == []
 
 
 def test_starting_waits_for_circus_lock(circus: FakeCircus) -> None:
@@ -122,7 +145,9 @@ def test_cleaning_up_ends_the_orphans_and_has_circus_agree(
     circus.end()
     leader.kill()
     leader.wait()
-    assert perform(circus, e.CleanUp(leader.pid)) == [e.Cleaned(leader.pid)]
+    ground = Firm()
+    assert perform(circus, e.CleanUp(leader.pid), ground=ground) == [e.Cleaned(leader.pid)]
+    assert ground.freed == [leader.pid]
     assert not any(map(processes.is_alive, children))
     assert circus.calls[-1] == "stop model-a"
 
@@ -152,7 +177,7 @@ def test_sigterm_goes_through_circus_and_directly_where_circus_is_gone(circus: F
 
 def test_a_kill_waits_for_nobody(circus: FakeCircus) -> None:
     events: list[e.Event] = []
-    hands = Hands(circus, lambda name, event: events.append(event))
+    hands = Hands(circus, Firm(), lambda name, event: events.append(event))
 
     async def scene() -> None:
         await hands.perform(model_plan("a"), e.Start())

@@ -63,7 +63,14 @@ def test_a_flood_costs_a_bounded_read(short_dir: Path) -> None:
     tail = LogTail(path)
     write(path, *["x" * 1000] * 3000, "Starting to load model /m")
     assert tail.phase() == "loading weights"
-    assert len(tail.last_lines()) < 100
+    assert len(tail.last_lines()) < 300
     path.write_bytes(b"\xff\x00" * 200_000)
     assert tail.phase() is None
     assert tail.last_lines() == []
+
+
+def test_a_cause_that_stands_far_before_the_end_is_among_the_last_lines(short_dir: Path) -> None:
+    path = short_dir / "a.log"
+    tail = LogTail(path)
+    write(path, "ValueError: the cause", *["  File x.py, line 1, in y" * 4] * 1500, "RuntimeError: see above")
+    assert tail.last_lines()[0] == "ValueError: the cause"

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from plugins.probes import missing_names, probe, read_key
-from tests.lifecycle.conftest import model_plan
+from plugins.exchange import read_key
+from plugins.probes import missing_names, probe
+from tests.plans import model_plan
 from vllm_circus.config.models import Probe
 from vllm_circus.lifecycle.events import ProbeFailed, ProbeOk
 from vllm_circus.plan.types import Endpoint, ModelPlan
@@ -26,7 +27,7 @@ def ask(
     answers: dict[bytes, bytes],
     *,
     model: ModelPlan | None = None,
-    with_names: bool = False,
+    names: tuple[str, ...] = (),
     secrets: Path | None = None,
     uds: str | None = None,
 ) -> tuple[ProbeOk | ProbeFailed, list[bytes]]:
@@ -52,7 +53,7 @@ def ask(
             endpoint = Endpoint("127.0.0.1", server.sockets[0].getsockname()[1])
         async with server:
             plan = replace(model or model_plan(), endpoint=endpoint)
-            return await probe(plan, asked=5.0, secrets=secrets, with_names=with_names)
+            return await probe(plan, asked=5.0, secrets=secrets, names=names)
 
     return asyncio.run(scene()), heard
 
@@ -66,16 +67,14 @@ def test_200_is_healthy_and_a_new_connection_is_used_each_time() -> None:
 
 @pytest.mark.parametrize("listed", [LISTED, CHUNKED, UNTIL_CLOSE], ids=["length", "chunked", "until close"])
 def test_ready_takes_every_name(listed: bytes) -> None:
-    both = replace(model_plan(), names=("a", "bee"))
-    assert ask({b"/health": OK, b"/v1/models": listed}, model=both, with_names=True)[0] == ProbeOk(5.0)
-    more = replace(model_plan(), names=("a", "bee", "lora-x", "lora-y"))
-    result, _ = ask({b"/health": OK, b"/v1/models": listed}, model=more, with_names=True)
+    assert ask({b"/health": OK, b"/v1/models": listed}, names=("a", "bee"))[0] == ProbeOk(5.0)
+    result, _ = ask({b"/health": OK, b"/v1/models": listed}, names=("a", "bee", "lora-x", "lora-y"))
     assert result == ProbeFailed(5.0, "does not serve lora-x, lora-y", answered=True)
 
 
 def test_the_engines_key_is_sent(short_dir: Path) -> None:
     (short_dir / "a.json").write_text(json.dumps({"VLLM_API_KEY": "sk-1", "OTHER": "x"}))
-    result, heard = ask({b"/health": OK, b"/v1/models": LISTED}, with_names=True, secrets=short_dir)
+    result, heard = ask({b"/health": OK, b"/v1/models": LISTED}, names=("a",), secrets=short_dir)
     assert result == ProbeOk(5.0)
     assert b"Authorization" not in heard[0]
     assert b"\r\nAuthorization: Bearer sk-1\r\n" in heard[1]
@@ -119,7 +118,7 @@ def test_silence_ends_in_time() -> None:
 
 def test_nobody_there_is_a_failure(free_port: Callable[[], int]) -> None:
     plan = replace(model_plan(), endpoint=Endpoint("127.0.0.1", free_port()))
-    result = asyncio.run(probe(plan, asked=5.0, secrets=None, with_names=True))
+    result = asyncio.run(probe(plan, asked=5.0, secrets=None, names=("a",)))
     assert isinstance(result, ProbeFailed)
     assert not result.answered
 

@@ -11,8 +11,16 @@ from typing import TypeVar
 
 from tests.proxy.conftest import Worker
 from tests.proxy.scripted import until
+from vllm_circus.bus.command import CommandServer
 from vllm_circus.bus.inbox import Puller
-from vllm_circus.bus.messages import TOPIC_MODELS, ModelsMessage, ModelState, WorkerMessage
+from vllm_circus.bus.messages import (
+    TOPIC_MODELS,
+    CommandMessage,
+    ModelsMessage,
+    ModelState,
+    ReplyMessage,
+    WorkerMessage,
+)
 from vllm_circus.bus.publish import Publisher
 from vllm_circus.paths import Instance
 
@@ -24,11 +32,14 @@ class Bus:
 
     def __init__(self, instance: Instance) -> None:
         self.told: list[WorkerMessage] = []
+        self.wished: list[CommandMessage] = []
+        self._instance = instance
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, daemon=True).start()
         self._publisher = self._call(lambda: Publisher(instance.health_bus))
         self._puller = self._call(lambda: Puller(instance.stats_inbox, self.told.append))
         self._sequence = 0
+        self._commands = self._call(lambda: CommandServer(instance.commands, self._take))
 
     def _call(self, make: Callable[[], T]) -> T:
         async def run() -> T:
@@ -36,10 +47,19 @@ class Bus:
 
         return asyncio.run_coroutine_threadsafe(run(), self._loop).result(5)
 
-    def says(self, *states: ModelState) -> int:
+    def _take(self, command: CommandMessage) -> ReplyMessage:
+        self.wished.append(command)
+        return ReplyMessage(command.models)
+
+    def restart_commands(self) -> None:
+        """The health plugin's inbox ends, and comes again."""
+        self._call(self._commands.close)
+        self._commands = self._call(lambda: CommandServer(self._instance.commands, self._take))
+
+    def says(self, *states: ModelState, plan: str = "") -> int:
         """Publish these states; returns their sequence."""
         self._sequence += 1
-        message = ModelsMessage(time.time(), 1, self._sequence, states)
+        message = ModelsMessage(time.time(), 1, self._sequence, states, plan)
         self._call(lambda: self._publisher.publish(TOPIC_MODELS, message))
         return self._sequence
 
@@ -49,6 +69,7 @@ class Bus:
     def close(self) -> None:
         self._call(self._publisher.close)
         self._call(self._puller.close)
+        self._call(self._commands.close)
         self._loop.call_soon_threadsafe(self._loop.stop)
 
 

@@ -23,25 +23,27 @@ _ECDSA_SHA256 = bytes.fromhex("06082a8648ce3d040302")
 _COMMON_NAME, _SUBJECT_ALT_NAME = bytes.fromhex("0603550403"), bytes.fromhex("0603551d11")
 
 Point = tuple[int, int] | None
+#: From when and until when certificates are valid.
+VALID = b"20200101000000Z", b"21200101000000Z"
 
 
-def make_pair(folder: Path, name: str = "proxy") -> tuple[Path, Path]:
+def make_pair(folder: Path, name: str = "proxy", valid: tuple[bytes, bytes] = VALID) -> tuple[Path, Path]:
     """A certificate and its key in `folder`, as PEM; every call makes another."""
     secret = secrets.randbelow(_N - 1) + 1
     public = _point_bytes(_times(secret, _G))
     certificate = folder / f"{name}.crt"
     key = folder / f"{name}.key"
-    certificate.write_text(_pem("CERTIFICATE", _certificate(secret, public)))
+    certificate.write_text(_pem("CERTIFICATE", _certificate(secret, public, valid)))
     curve, bits = _tag(0xA0, _P256), _tag(0xA1, _bits(public))
     key.write_text(_pem("EC PRIVATE KEY", _tag(0x30, _number(1), _tag(4, secret.to_bytes(32, "big")), curve, bits)))
     key.chmod(0o600)
     return certificate, key
 
 
-def _certificate(secret: int, public: bytes) -> bytes:
+def _certificate(secret: int, public: bytes, valid: tuple[bytes, bytes]) -> bytes:
     algorithm = _tag(0x30, _ECDSA_SHA256)
     name = _tag(0x30, _tag(0x31, _tag(0x30, _COMMON_NAME, _tag(12, b"127.0.0.1"))))
-    validity = _tag(0x30, _tag(0x18, b"20200101000000Z"), _tag(0x18, b"21200101000000Z"))
+    validity = _tag(0x30, *(_tag(0x17 if len(time) == 13 else 0x18, time) for time in valid))
     names = _tag(0x30, _tag(0x87, bytes([127, 0, 0, 1])), _tag(0x82, b"localhost"))
     extensions = _tag(0xA3, _tag(0x30, _tag(0x30, _SUBJECT_ALT_NAME, _tag(4, names))))
     key_info = _tag(0x30, _tag(0x30, _EC_KEY, _P256), _bits(public))

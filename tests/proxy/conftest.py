@@ -13,48 +13,26 @@ from typing import Any
 
 import pytest
 
+from tests.plans import model_plan
 from tests.proxy.scripted import DEADLINE, Backend, Message, Peer, get, post, read_message, until
-from vllm_circus.config.models import Ejection, Limits, Probe, Queue, RequestRules, Restart
+from vllm_circus.config.models import Limits
 from vllm_circus.paths import Instance
 from vllm_circus.plan.types import PLAN_VERSION, Adapter, Endpoint, ModelPlan, Plan, ProxyPlan, dump_plan
-from vllm_circus.render.ini import BACKLOG
+from vllm_circus.render.ini import BACKLOG, PROXY_MALLOC
 
 
 def a_model(name: str, port: int, **changes: Any) -> ModelPlan:
-    names = changes.pop("names", (name, *changes.get("aliases", ()), *(a.name for a in changes.get("adapters", ()))))
     values: dict[str, Any] = {
-        "name": name,
-        "watcher": f"model-{name}",
         "model": f"org/{name}",
         "engine": "simulator",
         "argv": (),
-        "env": (),
-        "env_file": None,
         "keyed": False,
         "endpoint": Endpoint("127.0.0.1", port),
-        "names": names,
-        "aliases": (),
-        "adapters": (),
-        "check_names": True,
         "gpus": None,
-        "profile": None,
-        "priority": 0,
-        "enabled": True,
-        "start_timeout": None,
         "drain_timeout": 1.0,
         "stop_timeout": 1.0,
-        "restart": Restart(),
-        "probe": Probe(),
-        "digest": "x",
-        "group": name,
-        "fallback": None,
-        "max_in_flight": None,
-        "queue": Queue(),
-        "affinity": None,
-        "ejection": Ejection(),
-        "request": RequestRules(),
     }
-    return ModelPlan(**(values | changes))
+    return model_plan(name, **(values | changes))
 
 
 def a_proxy(**changes: Any) -> ProxyPlan:
@@ -155,7 +133,7 @@ def start_worker(plan: Plan, environ: dict[str, str] | None = None, nofile: int 
             pass_fds=[listener.fileno(), unix.fileno()],
             stdout=output,
             stderr=output,
-            env=os.environ | (environ or {}),
+            env=os.environ | dict(PROXY_MALLOC) | (environ or {}),
         )
     return Worker(plan, port, process, log)
 

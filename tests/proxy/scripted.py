@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import socket
 import struct
@@ -137,6 +138,13 @@ def read_message(peer: Peer, *, head_only: bool = False) -> Message:
     elif status:
         message.body = message.raw_body = peer.read_all()
     return message
+
+
+def code_of(response: Message) -> str:
+    """The code of an error of the proxy's own, of which header and body agree."""
+    code: str = json.loads(response.body)["error"]["code"]
+    assert response.get(b"x-vllm-circus-error") == code.encode()
+    return code
 
 
 Script = Callable[["Backend", Peer], None]

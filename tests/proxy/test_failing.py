@@ -1,9 +1,8 @@
-"""Engines that fail, clients that leave: what the other side sees of it."""
+"""Engines that fail: what their clients see of it, and what others do not."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 import socket
@@ -20,29 +19,21 @@ from tests.proxy.scripted import (
     DONE,
     SSE_HEAD,
     Backend,
-    Message,
     Peer,
     chunk,
+    code_of,
     event,
-    get,
     ok,
     post,
     read_message,
     serve_always,
     until,
 )
-from vllm_circus.config.models import Limits
 from vllm_circus.plan.types import Endpoint
 from vllm_circus.proxy.sockets import reset_on_close, was_reset
 
 ALPHA = b'{"model":"alpha"}'
 STREAM = b'{"model":"alpha","stream":true}'
-
-
-def code_of(response: Message) -> str:
-    code: str = json.loads(response.body)["error"]["code"]
-    assert response.get(b"x-vllm-circus-error") == code.encode()
-    return code
 
 
 def test_an_engine_that_is_not_there_is_503_at_once_and_found_again(
@@ -255,236 +246,6 @@ def test_an_early_answer_ends_the_upload(worker: Worker, alpha: Backend) -> None
     client.send(post(b'{"model":"alpha","x":"' + b"y" * 9_000_000 + b'"}')[:600_000])
     response = read_message(client)
     assert (response.status, response.get(b"connection")) == (413, b"close")
-
-
-# clients that leave
-
-
-def wait_for_end(backend: Backend, seen: threading.Event, first: bytes = b"") -> None:
-    """A script that tells when the proxy hangs up."""
-
-    def script(backend: Backend, peer: Peer) -> None:
-        backend.read_request(peer)
-        if first:
-            peer.send(first)
-        if peer.ended():
-            seen.set()
-
-    backend.plays(script)
-
-
-@pytest.mark.parametrize("leave", [Peer.close, Peer.reset], ids=["closed", "reset"])
-@pytest.mark.parametrize("body", [ALPHA, STREAM], ids=["whole", "stream"])
-def test_a_client_that_leaves_before_the_first_byte_aborts_the_engine(
-    worker: Worker, alpha: Backend, body: bytes, leave: Callable[[Peer], None]
-) -> None:
-    seen = threading.Event()
-    wait_for_end(alpha, seen)
-    client = worker.client()
-    client.send(post(body))
-    assert until(lambda: alpha.requests)
-    begun = time.monotonic()
-    leave(client)
-    assert seen.wait(5)
-    assert time.monotonic() - begun < 1
-
-
-@pytest.mark.parametrize("leave", [Peer.close, Peer.reset], ids=["closed", "reset"])
-def test_clients_that_leave_in_mid_stream_abort_the_engine(
-    worker: Worker, alpha: Backend, leave: Callable[[Peer], None]
-) -> None:
-    ended: list[Peer] = []
-
-    def script(backend: Backend, peer: Peer) -> None:
-        backend.read_request(peer)
-        peer.send(SSE_HEAD)
-        try:
-            for number in range(1000):
-                peer.send(event(number))
-                time.sleep(0.02)
-        except OSError:
-            ended.append(peer)
-
-    alpha.plays(script)
-    clients = [worker.client() for _ in range(20)]
-    for client in clients:
-        client.send(post(STREAM))
-    for client in clients:
-        client.read_until(event(1))
-        leave(client)
-    assert until(lambda: len(ended) == 20, 1.5)
-
-
-def test_a_client_that_leaves_in_mid_upload_reaches_no_engine(worker: Worker, alpha: Backend) -> None:
-    client = worker.client()
-    client.send(post(ALPHA)[:-2])
-    client.close()
-    assert worker.chat(ALPHA).status == 200
-    assert len(alpha.connections) == 1
-
-
-def test_a_client_that_leaves_while_connecting_gives_it_up(start: Start) -> None:
-    full = socket.create_server(("127.0.0.1", 0), backlog=0)  # a listener that accepts nobody
-    fillers = [socket.socket() for _ in range(3)]
-    for filler in fillers:
-        filler.setblocking(False)
-        filler.connect_ex(full.getsockname())
-    worker = start(a_model("alpha", full.getsockname()[1]), limits=Limits(connect_timeout=0.5))
-    client = worker.client()
-    client.send(post(ALPHA))
-    client.reset()
-    begun = time.monotonic()
-    assert worker.chat(ALPHA).status == 503
-    assert time.monotonic() - begun < 2
-    for each in (*fillers, full):
-        each.close()
-
-
-# time
-
-
-def test_a_silent_engine_is_504_where_a_limit_is_set(start: Start, backend: Backend) -> None:
-    limits = Limits(response_timeout=0.3, idle_timeout=0.3)
-    worker = start(a_model("alpha", backend.port), limits=limits)
-    seen = threading.Event()
-    wait_for_end(backend, seen)
-    response = worker.chat(ALPHA)
-    assert (response.status, code_of(response)) == (504, "engine_timeout")
-    assert seen.wait(2)
-    seen.clear()
-    wait_for_end(backend, seen, SSE_HEAD + event(0))
-    client = worker.client()
-    client.send(post(STREAM))
-    raw = client.read_all()
-    assert b"engine_timeout" in raw
-    assert not raw.endswith(b"0\r\n\r\n")
-    assert seen.wait(2)
-
-
-def test_slow_requests_to_one_model_delay_no_other(worker: Worker, alpha: Backend, beta: Backend) -> None:
-    seen = threading.Event()
-    wait_for_end(alpha, seen)
-    for _ in range(100):
-        worker.client().send(post(ALPHA))
-    begun = time.monotonic()
-    assert worker.chat(b'{"model":"beta"}').status == 200
-    assert time.monotonic() - begun < 1
-
-
-# back-pressure
-
-
-def test_stalled_readers_cost_bounded_memory_and_hold_the_engine_back(start: Start, backend: Backend) -> None:
-    worker = start(a_model("alpha", backend.port))
-    sent: list[int] = []
-    size = 32 << 20
-
-    def script(backend: Backend, peer: Peer) -> None:
-        backend.read_request(peer)
-        peer.sock.settimeout(60)
-        peer.send(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size)
-        for _ in range(size >> 16):
-            peer.send(b"x" * 65536)
-            sent.append(1)
-
-    backend.plays(script)
-    worker.chat(b'{"model":"nobody"}')
-    before = worker.memory()
-    clients = [worker.client() for _ in range(5)]
-    for client in clients:
-        client.send(post(ALPHA))
-    assert until(lambda: len(backend.requests) == 5)
-    settled = -1
-    while settled != len(sent):
-        settled = len(sent)
-        time.sleep(0.3)
-    assert len(sent) < 5 * (size >> 16)
-    assert worker.memory() - before < 16 << 20
-    left = size - len(clients[0].read_until(b"\r\n\r\n") and clients[0].rest)
-    while left:
-        left -= len(clients[0].sock.recv(min(left, 1 << 20)))  # it goes on when it is read
-
-
-def test_a_slow_engine_pauses_a_large_upload(start: Start, backend: Backend) -> None:
-    worker = start(a_model("alpha", backend.port))
-    go_on = threading.Event()
-
-    def script(backend: Backend, peer: Peer) -> None:
-        peer.read_until(b"\r\n\r\n")
-        go_on.wait(20)
-        left = len(body) - len(peer.rest)
-        while left:
-            left -= len(peer.sock.recv(min(left, 1 << 20)))
-        peer.send(ok(b"{}"))
-
-    backend.plays(script)
-    body = b'{"model":"alpha","x":"' + b"y" * (32 << 20) + b'"}'
-    before = worker.memory()
-    client = worker.client()
-    sender = threading.Thread(target=client.send, args=(post(body),))
-    sender.start()
-    sender.join(1.0)
-    assert sender.is_alive(), "the client is held back"
-    assert worker.memory() - before < 16 << 20
-    go_on.set()
-    assert read_message(client).status == 200
-    sender.join()
-
-
-# the end of the worker
-
-
-def test_draining_finishes_streams_and_takes_no_more(start: Start, backend: Backend) -> None:
-    worker = start(a_model("alpha", backend.port))
-    finish = threading.Event()
-
-    def script(backend: Backend, peer: Peer) -> None:
-        backend.read_request(peer)
-        peer.send(SSE_HEAD + event(0))
-        assert finish.wait(10)
-        peer.send(event(1) + DONE)
-
-    backend.plays(script)
-    stream, idle, late = worker.client(), worker.client(), worker.client()
-    stream.send(post(STREAM))
-    stream.read_until(event(0))
-    late.send(get(b"/health"))
-    read_message(late)
-    worker.process.terminate()
-    assert until(lambda: b"drains" in worker.log.read_bytes())
-    late.send(get(b"/health"))
-    answer = read_message(late)
-    assert (answer.status, answer.get(b"connection")) == (200, b"close"), "a request under way is answered"
-    assert idle.ended(3)
-    with pytest.raises(OSError, match="refused"):
-        worker.client()
-    finish.set()
-    assert stream.read_until(DONE)
-    assert worker.process.wait(5) == 0
-
-
-def test_draining_ends_at_its_limit(start: Start, backend: Backend) -> None:
-    worker = start(a_model("alpha", backend.port), drain_timeout=0.5)
-
-    def script(backend: Backend, peer: Peer) -> None:
-        if b"stream" in backend.read_request(peer).body:
-            peer.send(SSE_HEAD + event(0))
-        peer.ended()
-
-    backend.plays(script)
-    client, silent = worker.client(), worker.client()
-    client.send(post(STREAM))
-    client.read_until(event(0))
-    silent.send(post(ALPHA))
-    assert until(lambda: len(backend.requests) == 2)
-    begun = time.monotonic()
-    assert worker.stop() == 0
-    assert time.monotonic() - begun < 2.5
-    assert client.ended()
-    assert b"shutting_down" in client.rest
-    assert b"0\r\n\r\n" not in client.rest
-    assert code_of(read_message(silent)) == "shutting_down"
-    assert not list(worker.plan.instance.run_dir.glob("proxy-*.sock"))
 
 
 def test_an_engine_on_a_unix_socket(start: Start, backend: Backend) -> None:

@@ -58,6 +58,13 @@ def test_what_is_seen_at_a_glance_is_what_is_there(body: bytes) -> None:
     assert seen is None or seen == carefully(body)
 
 
+@given(bodies())
+def test_what_is_seen_of_a_large_one_is_what_is_there(body: bytes) -> None:
+    body = b" " * SMALL + body
+    seen = model_at_a_glance(PREFIX + body, len(PREFIX))
+    assert seen is None or seen == carefully(body)
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -65,6 +72,7 @@ def test_what_is_seen_at_a_glance_is_what_is_there(body: bytes) -> None:
         b' {"messages":[{"role":"user","content":"a \\"quoted\\" {word]"}],"model": "m" ,"n":1.5e3}\r\n',
         b'{"tools":[{"function":{"parameters":{"properties":{"model":{"type":"string"}}}}}],"model":"m"}',
         b'{"messages":"%b","model":"m"}' % (b"x" * SMALL),
+        b'{"model": "m", "messages":[{"content":"%b"},{"content":["\\"]", {}]}], "n":1 }\n' % (b"x\\n" * SMALL),
     ],
 )
 def test_usual_bodies_need_no_second_look(body: bytes) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from tests.proxy.conftest import a_model, a_plan
+from tests.proxy.conftest import a_model, a_plan, a_proxy
 from tests.proxy.engines import replicas
 from vllm_circus.bus.messages import ModelsMessage, ModelState
 from vllm_circus.config.models import Ejection, Queue
@@ -24,9 +25,9 @@ from vllm_circus.proxy.errors import Refused, not_ready
 from vllm_circus.proxy.group import Group
 from vllm_circus.proxy.keys import Keys
 from vllm_circus.proxy.relay import Relay
-from vllm_circus.proxy.routes import STALE
+from vllm_circus.proxy.routes import STALE, Away
 
-LIMIT, SIZE = 2, 3
+LIMIT, SIZE = 2, 5
 
 
 @dataclass
@@ -51,7 +52,7 @@ class Loop:
             self._soon.pop(0)()
 
 
-@dataclass
+@dataclass(eq=False)
 class Replica:
     """As much of a backend as a group sees."""
 
@@ -70,6 +71,9 @@ class Replica:
     def seed(self) -> int:
         return seed_of(self.name)
 
+    def knows(self, model: str | None) -> bool:
+        return model == "chat"
+
     def is_down(self, now: float) -> bool:
         return now < self.down_until
 
@@ -83,11 +87,14 @@ class Asking:
     refused: Refused | None = None
     is_trial: bool = False
     model: str = "chat"
-    maker: None = None
+    maker: Replica | None = None
+    generates: bool = True
+    moved: bool = False
 
     def placed(self, group: Group, backend: Any) -> None:
         del group
         assert self.at is None
+        assert self.maker in {None, backend}
         self.at = backend
         backend.counter.in_flight += 1
 
@@ -102,15 +109,14 @@ class Machine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.clock, self.loop = Clock(), Loop()
+        self.wished: list[str] = []
+        self.hopes = [0, 0, 0]
         self.replicas = [Replica(f"chat-{number}", self.clock) for number in (1, 2, 3)]
-        self.group = Group(
-            replicas(1, max_in_flight=LIMIT, queue=Queue(size=SIZE))[0],
-            cast("Any", self.replicas),
-            loop=cast("asyncio.AbstractEventLoop", self.loop),
-            clock=self.clock,
-            workers=1,
-            exact_usage=False,
-        )
+        loop = cast("asyncio.AbstractEventLoop", self.loop)
+        self.group = Group("chat", loop=loop, clock=self.clock, wish=self.wished.append)
+        plan = replicas(1, max_in_flight=LIMIT, queue=Queue(size=SIZE))[0]
+        self.group.settle(plan, cast("Any", self.replicas), a_proxy())
+        self.group.update(None)
         self.waiting: list[Asking] = []
         self.served: list[Asking] = []
 
@@ -122,23 +128,39 @@ class Machine(RuleBasedStateMachine):
             if asking.at is not None or asking.refused is not None:
                 self.waiting.remove(asking)
 
-    @rule(sender=st.sampled_from([b"a", b"b"]))
-    def come(self, sender: bytes) -> None:
-        asking = Asking(sender)
+    @rule(sender=st.sampled_from([b"a", b"b", b"c"]), needs=st.none() | st.integers(0, 2))
+    def come(self, sender: bytes, needs: int | None = None) -> None:
+        """`needs` is which replica alone will do."""
+        asking = Asking(sender, maker=None if needs is None else self.replicas[needs])
+        del self.wished[:]
+        beside = [other for other in self.waiting if other.maker is asking.maker]
+        shares = Counter(other.sender for other in beside)
         try:
             backend = self.group.place(cast("Any", asking))
         except Refused as error:
+            may_wait = self.holds() if needs is None else bool(self.hopes[needs])
+            assert not may_wait or error.code == "queue_full", "for want of places only"  # noqa: PT017 - not always
             is_full = error.http_status == 429
             assert is_full == (error.code == "queue_full")  # noqa: PT017 - both ways are right
-            assert len(self.waiting) == SIZE or not is_full
+            assert not is_full or (len(beside) == SIZE and max(shares.values()) <= shares[sender] + 1)
             return
+        for other in self.waiting[:]:
+            if other.refused is not None:
+                assert (other.refused.code, other.refused.retry_after) == ("queue_full", 5 if self.holds() else 1)
+                assert len(beside) == SIZE
+                assert other in beside
+                assert shares[other.sender] > shares[sender] + 1
+                self.waiting.remove(other)
         if backend is None:
             self.waiting.append(asking)
+            assert needs is not None or self.wished == self.best()
         else:
-            asking.placed(self.group, backend)
+            asking.placed(self.group, cast("Any", backend))
             self.served.append(asking)
         self.turn()
-        assert not (self.waiting and self.room()), "nobody waits where there is room"
+        needed = {other.maker for other in self.waiting}
+        assert not (None in needed and self.room()), "nobody waits where there is room"
+        assert not needed & set(self.able()), "who needs this one waits for no other"
 
     @precondition(lambda self: self.waiting)
     @rule(pick=st.integers(0, 99))
@@ -166,12 +188,30 @@ class Machine(RuleBasedStateMachine):
         asking.at.counter.in_flight -= 1
         self.group.done(cast("Any", asking.at), status=status, cut=cut, trial=asking.is_trial)
 
-    @rule(ready=st.lists(st.booleans(), min_size=3, max_size=3))
-    def states(self, ready: list[bool]) -> None:
-        for replica, is_ready in zip(self.replicas, ready, strict=True):
-            replica.is_ready = is_ready
-        self.group.update(None if any(ready) else not_ready("chat", "is loading", "", 5))
+    @rule(hopes=st.lists(st.sampled_from([0, 1, 3, None]), min_size=3, max_size=3))
+    def states(self, hopes: list[int | None]) -> None:
+        """None is ready; else how much hope there is."""
+        self.hopes = [hope or 0 for hope in hopes]
+        for replica, hope in zip(self.replicas, hopes, strict=True):
+            replica.is_ready = hope is None
+        named = zip(self.replicas, hopes, strict=True)
+        away = {replica.name: Away("is loading", "", 5, hope=hope) for replica, hope in named if hope is not None}
+        self.group.update(None if None in hopes else not_ready("chat", "is loading", "", 5), away)
         self.turn()
+        if len(away) == len(hopes) and not self.holds():
+            assert all(asking.maker is not None for asking in self.waiting), "nobody waits for what does not come"
+        assert all(asking.maker.is_ready or self.hope_for(asking.maker) for asking in self.waiting if asking.maker)
+
+    def hope_for(self, replica: Replica) -> int:
+        return self.hopes[self.replicas.index(replica)]
+
+    def holds(self) -> bool:
+        """Whether no replica is ready, and one will be."""
+        return any(self.hopes) and not any(replica.is_ready for replica in self.replicas)
+
+    def best(self) -> list[str]:
+        """The replica that is wished for: the first of those there is most hope for."""
+        return [self.replicas[self.hopes.index(max(self.hopes))].name] if self.holds() else []
 
     @rule(seconds=st.sampled_from([0.5, 2.0, 20.0]))
     def time(self, seconds: float) -> None:
@@ -183,16 +223,17 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def who_waits_is_counted(self) -> None:
-        assert self.replicas[0].counter.waiting == len(self.waiting) <= SIZE
+        assert self.replicas[0].counter.waiting == len(self.waiting)
+        assert max(Counter(asking.maker for asking in self.waiting).values(), default=0) <= SIZE
+
+    def able(self) -> list[Replica]:
+        """Replicas that could have one more."""
+        now = self.clock.now
+        return [one for one in self.replicas if one.is_ready and not one.is_down(now) and one.load < LIMIT]
 
     def room(self) -> list[Replica]:
-        """Replicas that could have one more: one that is out is not among them."""
-        return [
-            replica
-            for replica in self.replicas
-            if replica.is_ready and not replica.is_down(self.clock.now) and replica.load < LIMIT
-            if not replica.ejector.marked
-        ]
+        """Those for requests that take any: one that is out is not among them."""
+        return [one for one in self.able() if not one.ejector.marked]
 
     def teardown(self) -> None:
         """Everything ends, and every replica can be tried again: no claim is left."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 from tests.proxy.conftest import Start, Worker, a_model, a_plan, start_worker
 from tests.proxy.scripted import DEADLINE, Backend, get, ok, post, read_message, until
 from vllm_circus.errors import CircusError
+from vllm_circus.plan.types import Endpoint
 from vllm_circus.proxy.control.guard import is_foreign, own_names
 from vllm_circus.proxy.cors import Cors
 from vllm_circus.proxy.keys import load_keys
@@ -130,6 +132,27 @@ def test_options_tells_the_methods(worker: Worker) -> None:
     assert worker.ask(get(b"/sleep", method=b"OPTIONS")).status == 404
 
 
+def test_pages_may_read_each_field_that_the_proxy_adds(start: Start, backend: Backend) -> None:
+    """Found by what it adds, so that one which is new is not forgotten."""
+    worker = start(
+        a_model("small", backend.port),
+        a_model("big", 1, fallback="small", endpoint=Endpoint("127.0.0.1", 1, "@nothing")),
+        a_model("gone", 1, endpoint=Endpoint("127.0.0.1", 1, "@nothing")),
+        cors=("*",),
+    )
+    origin = b"Origin: https://any.example"
+    backend.answers(ok(b"{}", b"X-Vllm-Circus-Fallback: forged", b"X-Vllm-Circus-Error: forged"))
+    answers = [worker.chat(b'{"model":"%b"}' % name, origin) for name in (b"small", b"big", b"gone")]
+    assert [answer.status for answer in answers] == [200, 200, 503]
+    assert [answer.get(b"x-vllm-circus-fallback") for answer in answers] == [None, b"small", None]
+    assert [answer.get(b"x-vllm-circus-error") for answer in answers] == [None, None, b"model_not_ready"]
+    usual = {b"date", b"content-type", b"content-length", b"connection"}
+    added = {name.lower() for answer in answers for name, _ in answer.fields} - usual
+    for answer in answers:
+        exposed = (answer.get(b"access-control-expose-headers") or b"").split(b", ")
+        assert {name for name in added if not name.startswith(b"access-control-")} <= set(exposed)
+
+
 def test_every_origin_means_a_star_and_off_means_nothing() -> None:
     assert b"access-control-allow-origin: *\r\n" in Cors(("*",)).lines(b"https://x")
     assert b"credentials" not in Cors(("*",)).lines(b"https://x")
@@ -237,9 +260,18 @@ def test_the_request_log_has_a_line_per_request_and_no_body(start: Start, backen
     worker.chat(b'{"model":"alpha","secret":"body"}', b"X-Request-Id: r-1")
     worker.chat(b'{"model":"x\\u001b[31m\\nforged"}', b"X-Request-Id: r-2")
     assert until(lambda: b"r-2" in worker.log.read_bytes())
-    lines = {line.split()[1]: line for line in worker.log.read_text().splitlines() if line.startswith("request ")}
+    said = [line for line in worker.log.read_text().splitlines() if line.startswith("request ")]
+    assert all(re.match("request status=[0-9]+ model=", line) for line in said), "terminals cut lines off"
+    lines = {line.split()[-1]: line for line in said}
     line = lines["id=r-1"]
-    for part in ("client=127.0.0.1", "method=POST", "path=/v1/chat/completions", "model=alpha", "status=200", "in=33"):
+    for part in (
+        "client=127.0.0.1",
+        "method=POST",
+        "path=/v1/chat/completions",
+        "model=alpha engine=alpha",
+        "status=200",
+        "in=33",
+    ):
         assert f" {part}" in line
     assert "body" not in line
     assert "model=x\\x0aforged " in lines["id=r-2"]

@@ -18,7 +18,6 @@ from tests.proxy.scripted import DEADLINE, SSE_HEAD, Backend, Peer, event, get, 
 from vllm_circus.config.models import Limits
 from vllm_circus.errors import CircusError
 from vllm_circus.plan.types import dump_plan
-from vllm_circus.proxy.gate import connection_cap
 from vllm_circus.proxy.sockets import inherited_socket
 
 CHAT = b'{"model":"alpha","messages":[]}'
@@ -112,12 +111,6 @@ def test_few_open_files_limit_the_connections_and_not_the_service(start: Start, 
     clients[-1].send(get(b"/health"))
     assert read_message(clients[-1]).status == 200
     assert len(worker.log.read_bytes().splitlines()) < 20
-
-
-def test_the_limit_of_open_files_is_raised_only_where_it_is_too_low() -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    assert connection_cap(10) == 10
-    assert resource.getrlimit(resource.RLIMIT_NOFILE) == (soft, hard)
 
 
 def test_without_descriptors_accepting_rests_and_nobody_is_lost(start: Start, backend: Backend) -> None:

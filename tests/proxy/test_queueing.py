@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import random
+import select
 import threading
+from pathlib import Path
 
 import pytest
 
-from tests.proxy.bus import bus_of
+from tests.proxy.bus import Bus, bus_of
 from tests.proxy.conftest import Start, Worker
 from tests.proxy.engines import ASK, Held, all_seen, ask, engines, nobody, replicas, seen
-from tests.proxy.scripted import Backend, Message, Peer, ok, post, read_message, until
+from tests.proxy.scripted import DEADLINE, Backend, Message, Peer, ok, post, read_message, until
 from vllm_circus.bus.messages import ModelState
 from vllm_circus.config.models import Queue
 from vllm_circus.lifecycle.states import State
@@ -27,6 +29,28 @@ def held(backend: Backend) -> Held:
     script = Held()
     backend.plays(script)
     return script
+
+
+@pytest.fixture
+def keys(short_dir: Path) -> Path:
+    """A file with the keys of two clients."""
+    file = short_dir / "keys"
+    file.write_text("key-a\nkey-b\n")
+    file.chmod(0o600)
+    return file
+
+
+def read_first(clients: list[Peer]) -> Message:
+    """The first answer to any of them, who is no longer among them afterwards."""
+    ready, _, _ = select.select([client.sock for client in clients], [], [], DEADLINE)
+    [client] = [client for client in clients if client.sock in ready]
+    clients.remove(client)
+    return read_message(client)
+
+
+def waiting(bus: Bus, number: int) -> bool:
+    """Whether so many wait, or soon do."""
+    return until(lambda: bus.told and bus.told[-1].models["chat-1"].waiting == number)
 
 
 def refused_while_full(worker: Worker) -> bool:
@@ -63,17 +87,13 @@ def test_replicas_share_a_queue_and_each_has_its_own_limit(start: Start) -> None
         assert [script.most for script in scripts] == [2, 2]
 
 
-def test_keys_take_turns(start: Start, backend: Backend, held: Held) -> None:
-    worker = start(*replicas(backend.port, max_in_flight=1))
+def test_keys_take_turns(start: Start, backend: Backend, held: Held, keys: Path) -> None:
+    worker = start(*replicas(backend.port, max_in_flight=1), keys_file=str(keys))
     with bus_of(worker) as bus:
-
-        def waiting(number: int) -> bool:
-            return until(lambda: bus.told and bus.told[-1].models["chat-1"].waiting == number)
-
-        clients = [ask(worker, b'{"model":"chat","n":"a%d"}' % n, b"X-Api-Key: a") for n in range(5)]
-        assert waiting(4)
-        clients += [ask(worker, b'{"model":"chat","n":"b%d"}' % n, b"Authorization: Bearer b") for n in range(2)]
-        assert waiting(6)
+        clients = [ask(worker, b'{"model":"chat","n":"a%d"}' % n, b"X-Api-Key: key-a") for n in range(5)]
+        assert waiting(bus, 4)
+        clients += [ask(worker, b'{"model":"chat","n":"b%d"}' % n, b"Authorization: Bearer key-b") for n in range(2)]
+        assert waiting(bus, 6)
     held.let(7)
     assert {read_message(client).status for client in clients} == {200}
     order = [request.body[-4:-2] for request in backend.requests]
@@ -96,6 +116,38 @@ def test_one_more_than_may_wait_is_429(start: Start, backend: Backend, held: Hel
     assert len(backend.requests) == 3
 
 
+def test_who_fills_the_queue_makes_room_for_another(start: Start, backend: Backend, held: Held, keys: Path) -> None:
+    """Its newest request is told to come again, and the other client's is served in turn."""
+    worker = start(*replicas(backend.port, max_in_flight=1, queue=Queue(size=3)), keys_file=str(keys))
+    with bus_of(worker) as bus:
+        hog = [ask(worker, b'{"model":"chat","n":"a%d"}' % n, b"X-Api-Key: key-a") for n in range(4)]
+        assert waiting(bus, 3)
+        assert worker.chat(ASK, b"X-Api-Key: key-a").status == 429
+        other = ask(worker, b'{"model":"chat","n":"b0"}', b"Authorization: Bearer key-b")
+        response = read_first(hog)
+        assert (response.status, error_code(response), response.get(b"retry-after")) == (429, b"queue_full", b"1")
+        assert waiting(bus, 3)
+    held.let(4)
+    assert {read_message(client).status for client in (*hog, other)} == {200}
+    assert len(backend.requests) == 4
+
+
+@pytest.mark.parametrize("is_keyed", [False, True])
+def test_nobody_gets_a_second_share_by_another_spelling(
+    start: Start, backend: Backend, held: Held, keys: Path, is_keyed: bool
+) -> None:
+    """Without `proxy.keys` nobody checks a key, so whoever comes from one address is one client."""
+    keys_file = str(keys) if is_keyed else None
+    worker = start(*replicas(backend.port, max_in_flight=1, queue=Queue(size=2)), keys_file=keys_file)
+    with bus_of(worker) as bus:
+        clients = [ask(worker, ASK, b"Authorization: Bearer key-a") for _ in range(3)]
+        assert waiting(bus, 2)
+        for line in (b"Authorization: bearer   key-a", b"X-Api-Key: key-a", b"X-Api-Key: other"):
+            assert worker.chat(ASK, line).status == (401 if is_keyed and b"other" in line else 429)
+    held.let(3)
+    assert {read_message(client).status for client in clients} == {200}
+
+
 def test_it_is_said_in_anthropics_form_as_well(start: Start, backend: Backend, held: Held) -> None:
     worker = start(*replicas(backend.port, max_in_flight=1, queue=Queue(size=0)))
     client = ask(worker)
@@ -111,7 +163,7 @@ def test_who_waits_is_served_while_the_worker_drains(start: Start, backend: Back
     worker = start(*replicas(backend.port, max_in_flight=1))
     with bus_of(worker) as bus:
         clients = [ask(worker) for _ in range(4)]
-        assert until(lambda: bus.told and bus.told[-1].models["chat-1"].waiting == 3)
+        assert waiting(bus, 3)
         worker.process.terminate()
         assert until(lambda: b"drains" in worker.log.read_bytes())
     held.let(4)
@@ -169,13 +221,13 @@ def test_who_waits_is_told_when_the_model_goes_away(start: Start, backend: Backe
     with bus_of(worker) as bus:
         client = ask(worker)
         assert all_seen(1, backend)
-        waiting = [ask(worker) for _ in range(3)]
-        assert until(lambda: bus.told and bus.told[-1].models["chat-1"].waiting == 3)
+        others = [ask(worker) for _ in range(3)]
+        assert waiting(bus, 3)
         assert bus.acted_on(bus.says(ModelState("chat-1", State.DRAINING)))
-        for one in waiting:
+        for one in others:
             response = read_message(one)
             assert (response.status, error_code(response)) == (503, b"model_not_ready")
-        assert until(lambda: bus.told[-1].models["chat-1"].waiting == 0)
+        assert waiting(bus, 0)
         assert bus.told[-1].models["chat-1"].in_flight == 1, "who was sent there is answered"
         held.let()
         assert read_message(client).status == 200
@@ -187,10 +239,10 @@ def test_who_waits_is_told_when_the_engine_is_gone(start: Start, backend: Backen
     worker = start(*replicas(backend.port, max_in_flight=1))
     client = ask(worker)
     assert all_seen(1, backend)
-    waiting = [ask(worker) for _ in range(3)]
+    others = [ask(worker) for _ in range(3)]
     backend.close()
     assert read_message(client).status == 502
-    assert {read_message(one).status for one in waiting} == {503}
+    assert {read_message(one).status for one in others} == {503}
 
 
 # large bodies

@@ -6,17 +6,19 @@ import json
 import socket
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.proxy.bus import bus_of
 from tests.proxy.conftest import Start, Worker, a_model, a_plan
+from tests.proxy.engines import replicas
 from tests.proxy.scripted import SSE_HEAD, Backend, Message, Peer, chunk, event, get, ok, post, read_message, until
 from vllm_circus.bus.messages import ModelsMessage, ModelState
 from vllm_circus.lifecycle.states import State
 from vllm_circus.proxy.errors import Refused
-from vllm_circus.proxy.routes import WORDS, make_table
+from vllm_circus.proxy.routes import WORDS, make_table, nearest
 
 
 def error_of(response: Message) -> dict[str, object]:
@@ -136,6 +138,34 @@ def test_a_realtime_connection_becomes_a_tunnel(worker: Worker, alpha: Backend) 
     assert (seen.get(b"upgrade"), seen.get(b"sec-websocket-key")) == (b"websocket", b"k")
 
 
+def test_a_tunnel_begins_with_the_protocol_that_was_asked_for_and_with_nothing_of_another_hop(
+    worker: Worker, alpha: Backend
+) -> None:
+    lines = (
+        b"Keep-Alive: 5\r\nContent-Length: 5\r\nX-Vllm-Circus-Error: x\r\nAccess-Control-Allow-Origin: *\r\nX-A: 1\r\n"
+    )
+    ask = get(b"/v1/realtime?model=alpha", b"Connection: Upgrade", b"Upgrade: websocket", b"X-Request-Id: me")
+
+    def switch(upgrade: bytes) -> bytes:
+        def script(backend: Backend, peer: Peer) -> None:
+            backend.read_request(peer)
+            peer.send(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n" + upgrade + lines + b"\r\n")
+            peer.ended()
+
+        alpha.plays(script)
+        client = worker.client()
+        client.send(ask)
+        return client.read_until(b"\r\n\r\n")
+
+    head = switch(b"Upgrade: WebSocket\r\n")
+    assert head.split(b"\r\n")[0] == b"HTTP/1.1 101 Switching Protocols"
+    assert sorted(head.split(b"\r\n")[1:-2]) == [
+        b"X-A: 1", b"connection: Upgrade", b"upgrade: websocket", b"x-request-id: me",
+    ]  # fmt: skip
+    for other in (b"Upgrade: h2c\r\n", b"Upgrade: websocket, h2c\r\n", b""):
+        assert switch(other).startswith(b"HTTP/1.1 502 ")
+
+
 def test_a_client_that_leaves_a_tunnel_ends_it(worker: Worker, alpha: Backend) -> None:
     ended = threading.Event()
 
@@ -165,7 +195,7 @@ def test_a_model_that_is_not_ready_is_503_with_the_reason(start: Start, backend:
         response = worker.chat(b"{}")
         assert (response.status, response.get(b"retry-after")) == (503, b"13")
         assert error_of(response)["message"] == "The model `alpha` is loading: loading weights."
-        for state in (State.DRAINING, State.FAILED, State.STOPPED, State.UNHEALTHY, State.SLEEPING):
+        for state in (State.DRAINING, State.FAILED, State.STOPPED, State.UNHEALTHY):
             assert bus.acted_on(bus.says(ModelState("alpha", state, "because\x1b[0m")))
             response = worker.chat(b"{}")
             assert response.status == 503
@@ -250,6 +280,54 @@ def test_states_that_are_too_old_are_not_believed(tmp_path: object) -> None:
     assert table_of(tmp_path, loading).find("A").refusal is not None
     assert table_of(tmp_path, loading, believed=False).find("A").refusal is None
     assert table_of(tmp_path, loading).find("b").refusal is None, "nothing was said about it"
+
+
+LOADING = ModelState("", State.LOADING, phase="loading weights")
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize(
+    ("states", "state", "words", "retry_after"),
+    [
+        # the nearest one speaks, whichever it is, and the soonest one sets the time
+        ([ModelState("", State.BACKOFF, "exit code 1"), LOADING], "loading", "is loading: loading weights", 5),
+        (
+            [replace(LOADING, retry_after=600.0), ModelState("", State.BACKOFF, "exit code 1", retry_after=30.5)],
+            "loading",
+            "is loading: loading weights",
+            31,
+        ),
+        ([replace(LOADING, phase="starting", retry_after=90.0), replace(LOADING, retry_after=20.0)], "loading",
+            "is loading: loading weights", 20),
+        ([ModelState("", State.FAILED, "out of memory"), ModelState("", State.STOPPED)], "stopped", "is stopped", 60),
+        # who will not come back sets no time for who will
+        ([ModelState("", State.FAILED, "out of memory"), replace(LOADING, retry_after=600.0)], "loading",
+            "is loading: loading weights", 600),
+        ([ModelState("", State.STOPPED), ModelState("", State.DRAINING, "restart", retry_after=95.0)], "draining",
+            "is being stopped: restart", 95),
+    ],
+)  # fmt: skip
+def test_a_model_with_replicas_is_spoken_of_as_one(
+    states: list[ModelState], state: str, words: str, retry_after: int, turned: bool
+) -> None:
+    """The same in `/v1/models` and in the answer to a request, in whatever order the replicas stand."""
+    plan = a_plan(Path("/x"), *replicas(1, 2))
+    told = [replace(one, name=f"chat-{number}") for number, one in enumerate(states[:: -1 if turned else 1], 1)]
+    message = ModelsMessage(0.0, 1, 9, tuple(told))
+    refusal = make_table(plan, message).refusals["chat"]
+    assert (str(refusal), refusal.retry_after) == (f"The model `chat` {words}.", retry_after)
+    nearest_one = nearest(told)
+    assert nearest_one is not None
+    assert nearest_one.state == state
+
+
+def test_a_model_is_ready_if_one_of_its_replicas_is() -> None:
+    plan = a_plan(Path("/x"), *replicas(1, 2, 3))
+    states = [ModelState(f"chat-{n}", state) for n, state in ((1, State.FAILED), (2, State.LOADING), (3, State.READY))]
+    table = make_table(plan, ModelsMessage(0.0, 1, 9, tuple(states)))
+    assert table.find("chat").refusal is None
+    assert set(table.away) == {"chat-1", "chat-2"}
+    assert nearest(states) == states[2]
 
 
 def test_the_default_of_a_table(tmp_path: object) -> None:

@@ -215,6 +215,11 @@ def test_responses_are_kept_only_when_the_environment_says_so(server: Running, s
     one = simulate(environ={"VLLM_ENABLE_RESPONSES_API_STORE": "1"})
     whole = one.ask("POST", "/v1/responses", {"input": "hi"}).json
     assert one.ask("GET", f"/v1/responses/{whole['id']}").json == whole
+    for stream in (False, True):
+        going_on = {"input": "hi", "previous_response_id": whole["id"], "stream": stream}
+        assert one.ask("POST", "/v1/responses", going_on).status == 200
+        refused = one.ask("POST", "/v1/responses", going_on | {"previous_response_id": identity})
+        assert (refused.status, refused.json["error"]["param"]) == (404, "response_id")
     refused = one.ask("POST", f"/v1/responses/{whole['id']}/cancel")
     assert (refused.status, refused.json["error"]["message"]) == (400, "Cannot cancel a synchronous response.")
 

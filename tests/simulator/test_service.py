@@ -79,6 +79,20 @@ def test_requests_wait_while_the_engine_sleeps(simulate: Simulate) -> None:
         assert connection.recv(15) == b"HTTP/1.1 200 OK"
 
 
+def test_weights_that_were_thrown_away_have_to_be_read_again(simulate: Simulate) -> None:
+    one = simulate("--enable-sleep-mode", environ=DEV)
+    reload = {"method": "reload_weights"}
+    before = one.chat(max_tokens=4).json["choices"][0]["message"]["content"]
+    one.ask("POST", "/sleep?level=2")
+    assert one.ask("POST", "/collective_rpc", reload).status == 500  # there is no memory that could take them
+    one.ask("POST", "/wake_up")
+    assert one.chat(max_tokens=4).json["choices"][0]["message"]["content"] == "!!!!"
+    assert one.ask("POST", "/collective_rpc", reload).json == {"results": [None]}
+    assert one.ask("POST", "/collective_rpc", {"method": "x"}).status == 500
+    assert one.ask("POST", "/reset_prefix_cache").json == {"success": True}
+    assert one.chat(max_tokens=4).json["choices"][0]["message"]["content"] == before
+
+
 def test_what_runs_is_aborted_by_a_pause(simulate: Simulate) -> None:
     one = simulate("--sim-token-seconds", "30", environ=DEV)
     connection = one.send("POST", "/v1/completions", {"prompt": "hi"})

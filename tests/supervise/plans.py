@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
+from tests.plans import model_plan
 from tests.supervise.engines import SLEEPER
-from vllm_circus.config.models import Ejection, Limits, Probe, Queue, RequestRules, Restart
+from vllm_circus.config.models import Limits
 from vllm_circus.paths import Instance, find_instance
 from vllm_circus.plan.types import PLAN_VERSION, Endpoint, ModelPlan, Plan, ProxyPlan, dump_plan
 from vllm_circus.render import File
@@ -19,37 +20,15 @@ def make_instance(home: Path, name: str = "default") -> Instance:
 
 
 def make_model(name: str, argv: Iterable[str] = SLEEPER, *, port: int = 8001, stop_timeout: float = 3.0) -> ModelPlan:
-    return ModelPlan(
-        name=name,
-        watcher=f"model-{name}",
-        model=f"/models/{name}",
+    return model_plan(
+        name,
         engine="command",
         argv=tuple(argv),
         env=(("CUDA_VISIBLE_DEVICES", "0"), ("OMP_NUM_THREADS", "2")),
-        env_file=None,
-        keyed=True,
         endpoint=Endpoint("127.0.0.1", port),
-        names=(name,),
-        aliases=(),
-        adapters=(),
         check_names=False,
-        gpus=(0,),
-        profile=None,
-        priority=0,
-        enabled=True,
-        start_timeout=None,
         drain_timeout=1.0,
         stop_timeout=stop_timeout,
-        restart=Restart(),
-        probe=Probe(),
-        digest="0",
-        group=name,
-        fallback=None,
-        max_in_flight=None,
-        queue=Queue(),
-        affinity=None,
-        ejection=Ejection(),
-        request=RequestRules(),
     )
 
 

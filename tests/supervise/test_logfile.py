@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -111,6 +112,25 @@ def test_a_full_disk_loses_lines_and_says_so_afterwards(tmp_path: Path, monkeypa
         "after",
     ]
     assert file.lost == 0
+
+
+@pytest.mark.parametrize("room", [0, 1, 37, 38, 39, 60, 75, 76, 77, 150, 151, 152, 153, 200])
+def test_what_a_full_disk_still_takes_is_not_counted_as_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    """Whatever the disk takes of a write of several lines, and of the next ones: what is missing is what is said."""
+    disk, file = Disk(), LogFile(tmp_path / "a.log")
+    monkeypatch.setattr("vllm_circus.supervise.logfile.os.write", disk.write)
+    for begin in range(0, 20, 5):
+        disk.room = room
+        file.write("O", *(f"line {number:02}" for number in range(begin, begin + 5)))
+    disk.room = None
+    file.write("O", "line 20")
+    found = texts(tmp_path / "a.log")
+    kept = [text for text in found if re.fullmatch(r"line \d\d", text)]
+    said = sum(int(text.split()[1]) for text in found if text.startswith("vllm-circus: ") and "lost here" in text)
+    assert said == 21 - len(kept)
+    assert kept == sorted(set(kept))
 
 
 def test_a_folder_that_cannot_be_written_raises_nothing(tmp_path: Path) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import resource
 from collections.abc import Awaitable, Callable, Iterable
 from time import perf_counter
 from typing import cast
 
 from tests.torture.load import Outcome, Probe, ask_once, count, run_stream
+from tests.torture.rival import haproxy, haproxy_program
 from tests.torture.stage import MIB, Effort, Result, Row, Stage, stage, until
 from tests.torture.wire import Kind, Order
 from vllm_circus.config.models import Limits
@@ -133,39 +133,49 @@ async def _crowd(effort: Effort) -> Result:
     """Idle keep-alive connections that were each answered once, and streams beside them."""
     idle, live = effort.of(10_000, 200), effort.of(2000, 50)
     events, pace = effort.of(15, 3), effort.of(1000, 300)
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    most_clients = (hard - 64) // 2  # what a worker takes: each client may need a connection to an engine, too
-    idle = min(idle, most_clients - live - 100)
-    async with stage(limits=Limits(max_connections=min(12_100, most_clients))) as made:
+    async with stage(limits=Limits(max_connections=idle + live + 100)) as made:
+        theirs = await _beside(made.engines[0].port, idle, live, events, pace)
         bare = made.rss()
         idlers = await _open(made.port, idle, _HEALTH)
         with_idle = made.rss()
         async with Probe(made.port) as probe:
-            ends, most = await _stream_beside(made, live, events, pace)
+            ends, most = await _stream(made.port, live, events, pace, made.rss)
             p99, lost = probe.p99(), probe.lost
         gone = sum(each.ended.done() for each in idlers)
         _close(idlers)
         wrong = made.healthy()
     whole = count(ends, Kind.WHOLE)
     each_idle, each_live = (with_idle - bare) / idle / 1024, (most - with_idle) / live / 1024
-    figure = f"{idle:,} idle (of {hard:,} files allowed here); "
-    figure += f"{most / MIB:.0f} MiB: {bare / MIB:.0f} + {each_idle:.1f} KiB an idle one + {each_live:.1f} KiB a stream"
-    figure += f"; probe p99 {p99:.1f} ms, {lost} lost; {whole} of {live} streams whole, {gone} idle ones closed"
+    figure = f"{most / MIB:.0f} MiB: {bare / MIB:.0f} + {each_idle:.1f} KiB an idle one + {each_live:.1f} KiB a stream"
+    figure += f"; probe p99 {p99:.1f} ms{theirs}, {lost} lost; {whole} of {live} streams whole, {gone} of {idle} closed"
     passed = p99 <= effort.within(50) and whole == live and not lost and not gone and most <= 160 * MIB
     return Result(figure + wrong, passed and not wrong)
 
 
-async def _stream_beside(made: Stage, live: int, events: int, pace: int) -> tuple[list[Outcome], int]:
+async def _beside(engine: int, idle: int, live: int, events: int, pace: int) -> str:
+    """What the same crowd does to HAProxy, or nothing where there is none."""
+    program = haproxy_program()
+    if program is None:
+        return ""
+    async with haproxy(program, engine) as rival:
+        idlers = await _open(rival.port, idle, _HEALTH)
+        async with Probe(rival.port) as probe:
+            _, most = await _stream(rival.port, live, events, pace, rival.rss)
+        _close(idlers)
+    return f" (HAProxy {most / MIB:.0f} MiB, {probe.p99():.1f} ms)"
+
+
+async def _stream(port: int, live: int, events: int, pace: int, rss: Callable[[], int]) -> tuple[list[Outcome], int]:
     """Streams begun over one second; their ends, and the most memory meanwhile."""
     running = []
     for seed in range(live):
-        running.append(asyncio.create_task(run_stream(made.port, Order(events, pace, seed))))
+        running.append(asyncio.create_task(run_stream(port, Order(events, pace, seed))))
         if seed % 50 == 0:
             await asyncio.sleep(50 / live)
-    most = made.rss()
+    most = rss()
     while not all(task.done() for task in running):
         await asyncio.wait(running, timeout=0.25)
-        most = max(most, made.rss())
+        most = max(most, rss())
     return [await task for task in running], most
 
 

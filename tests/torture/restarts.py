@@ -1,7 +1,8 @@
-"""The row of restarts: a real set, whose proxy is replaced again and again while it is used.
+"""The rows of restarts: a real set, whose proxy or whose engines are replaced while it is used.
 
 Rules: circus does what an operator would have it do: `incr` starts the new worker on the inherited socket, and once
-that serves, `decr` ends the oldest, which drains. A request is lost if it is not answered 200, on whatever connection.
+that serves, `decr` ends the oldest, which drains. The engines of a model are replaced by `restart`. A request is lost
+if it is not answered 200, on whatever connection.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from vllm_circus.supervise.client import Client
 
 _RATE = 200
 _STREAMS = 20
+_MANY_STREAMS = 50
 _WATCHER = "proxy"
 
 
@@ -40,6 +42,20 @@ class Load:
     ends: list[Outcome] = field(default_factory=list)
     over: bool = False
 
+    @property
+    def all_well(self) -> bool:
+        return all(answer.status == 200 for answer in self.answers) and count(self.ends, Kind.WHOLE) == len(self.ends)
+
+    @property
+    def figure(self) -> str:
+        lost = [answer.status for answer in self.answers if answer.status != 200]
+        p99 = percentile([answer.seconds * 1000 for answer in self.answers], 0.99)
+        kinds = {outcome.kind.name for outcome in self.ends} - {"WHOLE"}
+        text = f"{len(lost)} of {len(self.answers):,} requests lost, {count(self.ends, Kind.WHOLE)} of "
+        text += f"{len(self.ends)} streams whole; p99 {p99:.0f} ms"
+        text += f"; {sorted(set(lost))}" if lost else ""
+        return text + (f"; {sorted(kinds)}" if kinds else "")
+
 
 @dataclass(frozen=True)
 class Set:
@@ -47,6 +63,10 @@ class Set:
 
     instance: Instance
     port: int
+    circus: Circus
+
+    def engines(self) -> set[int]:
+        return {model["pid"] for model in self.circus.status()["models"]}
 
     def workers(self) -> list[int]:
         with Client(self.instance.control) as client:
@@ -62,51 +82,49 @@ class Set:
 
 
 @asynccontextmanager
-async def _running_set() -> AsyncIterator[Set]:
+async def _running_set(replicas: int = 1) -> AsyncIterator[Set]:
     home = Path(tempfile.mkdtemp(prefix="vct", dir="/tmp"))
     circus = Circus(home)
     try:
-        file, port = _models_file(home)
+        file, port = _models_file(home, replicas)
         await asyncio.to_thread(circus, "up", str(file), "-d", "--wait")
-        yield Set(find_instance("default", circus.environ), port)
+        yield Set(find_instance("default", circus.environ), port, circus)
     finally:
         await asyncio.to_thread(circus.end)
         shutil.rmtree(home, ignore_errors=True)
 
 
-def _models_file(home: Path) -> tuple[Path, int]:
+def _models_file(home: Path, replicas: int) -> tuple[Path, int]:
     """One model, played by the torture's own engine."""
-    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
-        port, engine = one.getsockname()[1], other.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as one:
+        port: int = one.getsockname()[1]
     start = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from tests.torture.engine import main; main()"
     command = [sys.executable, "-c", start, "--port", "{port}", "--name", "{name}"]
-    model = {"name": "alpha", "model": "alpha", "port": engine, "engine": {"command": command}}
+    model = {"name": "alpha", "model": "alpha", "replicas": replicas, "engine": {"command": command}}
     file = home / "models.yaml"
     file.write_text(json.dumps({"proxy": {"host": "127.0.0.1", "port": port}, "models": [model]}))
     return file, port
 
 
 async def _restarts(effort: Effort) -> Result:
-    times = effort.of(10, 1)
-    async with _running_set() as circus:
-        load = Load()
-        working = asyncio.create_task(_work(circus.port, load, effort.of(50, 10)))
-        await asyncio.sleep(1)
-        took = [await _replace(circus) for _ in range(times)]
-        await asyncio.sleep(1)
-        load.over = True
-        await working
+    async with _running_set() as circus, _load(circus.port, effort.of(50, 10), _STREAMS) as load:
+        took = [await _replace(circus) for _ in range(effort.of(10, 1))]
         workers = await asyncio.to_thread(circus.workers)
         wrong = ", a traceback is in the log" if "Traceback" in circus.log() else ""
-    lost = [answer for answer in load.answers if answer.status != 200]
-    whole = count(load.ends, Kind.WHOLE)
-    p99 = percentile([answer.seconds * 1000 for answer in load.answers], 0.99)
-    figure = f"{len(lost)} of {len(load.answers):,} requests lost, {whole} of {len(load.ends)} streams whole"
-    figure += f"; p99 {p99:.0f} ms; {len(took)} restarts of {max(took):.1f} s at the most"
-    kinds = {outcome.kind.name for outcome in load.ends} - {"WHOLE"}
-    figure += f"; {sorted({answer.status for answer in lost})}" if lost else ""
-    figure += f"; {sorted(kinds)}" if kinds else ""
-    return Result(figure + wrong, not lost and whole == len(load.ends) and len(workers) == 1 and not wrong)
+    figure = f"{load.figure}; {len(took)} restarts of {max(took):.1f} s at the most"
+    return Result(figure + wrong, load.all_well and len(workers) == 1 and not wrong)
+
+
+async def _replicas(effort: Effort) -> Result:
+    async with _running_set(2) as circus, _load(circus.port, effort.of(50, 10), effort.of(_MANY_STREAMS, 5)) as load:
+        before = await asyncio.to_thread(circus.engines)
+        began = perf_counter()
+        await asyncio.to_thread(circus.circus, "restart", "alpha")
+        took = perf_counter() - began
+        after = await asyncio.to_thread(circus.engines)
+    fresh = not before & after and len(after) == len(before)
+    figure = f"{load.figure}; the restart took {took:.1f} s"
+    return Result(figure if fresh else f"{figure}; not restarted", load.all_well and fresh)
 
 
 async def _replace(circus: Set) -> float:
@@ -138,13 +156,25 @@ def _alive(pid: int) -> bool:
     return True
 
 
-async def _work(port: int, load: Load, pace: int) -> None:
+@asynccontextmanager
+async def _load(port: int, pace: int, streams: int) -> AsyncIterator[Load]:
+    """Requests and streams, from a second before what is done meanwhile until a second after it."""
+    load = Load()
+    working = asyncio.create_task(_work(port, load, pace, streams))
+    await asyncio.sleep(1)
+    yield load
+    await asyncio.sleep(1)
+    load.over = True
+    await working
+
+
+async def _work(port: int, load: Load, pace: int, streams: int) -> None:
     """Requests at a steady rate, every second one on a connection of its own, and streams beside them."""
     kept = [Asker(port) for _ in range(40)]
     free: asyncio.Queue[Asker] = asyncio.Queue()
     for asker in kept:
         free.put_nowait(asker)
-    streaming = [asyncio.create_task(_stream(port, load, pace, seed)) for seed in range(_STREAMS)]
+    streaming = [asyncio.create_task(_stream(port, load, pace, seed)) for seed in range(streams)]
     tasks: set[asyncio.Task[None]] = set()
     began = perf_counter()
     for number in itertools.count():
@@ -173,4 +203,12 @@ async def _stream(port: int, load: Load, pace: int, seed: int) -> None:
         load.ends.append(await run_stream(port, Order(40 + seed, pace, seed)))
 
 
-ROWS = (Row("restarts", "10 restarts of the proxy at 200 requests/s", "0 lost, all streams whole", _restarts),)
+ROWS = (
+    Row("restarts", "10 restarts of the proxy at 200 requests/s", "0 lost, all streams whole", _restarts),
+    Row(
+        "replicas",
+        "restart of a model with two engines at 200 requests/s and 50 streams",
+        "0 lost, all streams whole",
+        _replicas,
+    ),
+)

@@ -10,14 +10,18 @@ import subprocess
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
 
 from tests.torture.load import ask_once
 from tests.torture.stage import until
 
 _CONFIGURATION = """\
 global
-    maxconn 9000
+    maxconn 12200
+    no strict-limits
     nbthread 1
 defaults
     mode http
@@ -35,9 +39,22 @@ def haproxy_program() -> str | None:
     return shutil.which("haproxy", path=os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin")))
 
 
+@dataclass(frozen=True)
+class Rival:
+    """A running HAProxy."""
+
+    port: int
+    pid: int
+
+    def rss(self) -> int:
+        """Resident bytes."""
+        rss: int = psutil.Process(self.pid).memory_info().rss
+        return rss
+
+
 @asynccontextmanager
-async def haproxy(program: str, engine: int) -> AsyncIterator[int]:
-    """HAProxy with one thread; yields its port."""
+async def haproxy(program: str, engine: int) -> AsyncIterator[Rival]:
+    """HAProxy with one thread, and with two files for each client where the system has as many."""
     home = Path(tempfile.mkdtemp(prefix="vct", dir="/tmp"))
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
@@ -51,7 +68,7 @@ async def haproxy(program: str, engine: int) -> AsyncIterator[int]:
     try:
         if await until(answers, 10) is None:
             raise TimeoutError("HAProxy does not answer")
-        yield port
+        yield Rival(port, process.pid)
     finally:
         process.kill()
         await asyncio.to_thread(process.wait)

@@ -96,8 +96,8 @@ async def _theirs(engine: int, streams: int, order: Order) -> tuple[float, str]:
     program = haproxy_program()
     if program is None:
         return _FIRST_BYTE, ""
-    async with haproxy(program, engine) as port:
-        ends = await asyncio.gather(*_start(port, streams, order))
+    async with haproxy(program, engine) as rival:
+        ends = await asyncio.gather(*_start(rival.port, streams, order))
     p99 = percentile([end.first for end in ends], 0.99)
     return max(_FIRST_BYTE, 1.2 * p99), f" (HAProxy {p99:.2f} s)"
 

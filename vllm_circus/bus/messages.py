@@ -11,6 +11,8 @@ message is a whole picture, a lost one loses nothing. Every publisher repeats it
 
 Operator commands go as `CommandMessage` to the health plugin, which answers each with `ReplyMessage`.
 
+A field with a default may be added without a new version: whoever does not know it leaves it out, and reads the rest.
+
 Times called `*_at` are wall-clock seconds since 1970, for showing only; decisions use durations.
 """
 
@@ -21,6 +23,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from vllm_circus.gpu import Gpu
+from vllm_circus.lifecycle.life import Crash
 from vllm_circus.lifecycle.states import State
 
 if TYPE_CHECKING:
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
 
     from pydantic import TypeAdapter
 
-VERSION = 1
+VERSION = 2
 HEARTBEAT = 1.0
 TOPIC_MODELS = b"models"
 TOPIC_COUNTS = b"counts"
@@ -70,6 +73,15 @@ class ModelState:
         phase: what loading is at, from its log (`loading weights`); empty outside loading.
         tries: how often in a row it did not start, or ended before it had been ready for `restart.reset_after`.
         retry_after: seconds until it is expected to be ready, or None where nobody can say.
+        expected: seconds that its loads usually take, or None before the first.
+        fix: what to do about `reason`, one sentence; empty where nobody knows.
+        awaited: requests may wait for it: it is on its way because somebody wished so, not after a crash.
+        on_call: a request starts it or wakes it up (`want`).
+        names: what the running engine answers to; empty where that is all that the plan says, or none runs.
+        crash: the last one, or None.
+        probed_at: when the last good probe of this process began; None before the first.
+        failures: probes that failed in a row since then.
+        restarts: how often in a row it was started again without anybody's wish.
     """
 
     name: str
@@ -81,16 +93,30 @@ class ModelState:
     phase: str = ""
     tries: int = 0
     retry_after: float | None = None
+    expected: float | None = None
+    fix: str = ""
+    awaited: bool = False
+    on_call: bool = False
+    names: tuple[str, ...] = ()
+    crash: Crash | None = None
+    probed_at: float | None = None
+    failures: int = 0
+    restarts: int = 0
 
 
 @dataclass(frozen=True)
 class ModelsMessage:
-    """Every model's state. `sequence` grows with each change of a state that matters to routing."""
+    """Every model's state. `sequence` grows with each change of a state that matters to routing.
+
+    `plan` is the digest of the plan.json that the health plugin works by (see `plan.types.digest_of`): who has read
+    another one reads it again.
+    """
 
     sent_at: float
     pid: int
     sequence: int
     models: tuple[ModelState, ...]
+    plan: str = ""
     version: int = VERSION
 
 
@@ -167,7 +193,10 @@ class WorkerState:
 
 @dataclass(frozen=True)
 class CountsMessage:
-    """The sums over all workers, living and dead; `rates` are of the last ten seconds, a second."""
+    """The sums over all workers, living and dead; `rates` are of the last ten seconds, a second.
+
+    `first_token` is, by model, what the last minute added to the histogram of that name.
+    """
 
     sent_at: float
     pid: int
@@ -177,21 +206,25 @@ class CountsMessage:
     token_rate: dict[str, float]
     workers: tuple[WorkerState, ...]
     gpus: tuple[Gpu, ...]
+    first_token: dict[str, Histogram] = field(default_factory=dict)
     version: int = VERSION
 
 
-Verb = Literal["start", "stop", "restart"]
+Verb = Literal["start", "stop", "restart", "sleep", "wake", "want", "reload"]
 
 
 @dataclass(frozen=True)
 class CommandMessage:
-    """An operator's wish. `models` are names of engines (`NAME-1` of a model with replicas); empty means all.
+    """A wish. `models` are names of engines (`NAME-1` of a model with replicas); empty means all.
 
-    Of a model with replicas one at a time is restarted: who wants more asks again when that one is ready.
+    `want` is a proxy worker's: requests wait for the model. It is said again each second while they do. All others are
+    an operator's. Replicas of one model are restarted in turns, whatever is asked for. `reload` means the set: the
+    plan.json is new. `level` is how deeply to sleep.
     """
 
     verb: Verb
     models: tuple[str, ...]
+    level: Literal[1, 2] = 1
     version: int = VERSION
 
 

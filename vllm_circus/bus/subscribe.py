@@ -79,8 +79,13 @@ def latest(address: str, topic: bytes, kind: type[M], timeout: float) -> M | Non
         source.close(linger=0)
 
 
-def follow(instance: Instance, timeout: float) -> Iterator[ModelsMessage | CountsMessage | None]:
-    """Both buses for ever: each message as it comes, and None each time that nothing came for `timeout` seconds."""
+def follow(
+    instance: Instance, timeout: float, also: Iterable[int] = ()
+) -> Iterator[ModelsMessage | CountsMessage | None]:
+    """Both buses for ever: each message as it comes, and None each time that nothing came for `timeout` seconds.
+
+    None comes as well as soon as one of the descriptors `also` can be read: a terminal, say.
+    """
     sources = {
         _subscribe(instance.health_bus, [TOPIC_MODELS]): ModelsMessage,
         _subscribe(instance.stats_bus, [TOPIC_COUNTS]): CountsMessage,
@@ -88,10 +93,12 @@ def follow(instance: Instance, timeout: float) -> Iterator[ModelsMessage | Count
     poller = zmq.Poller()
     for source in sources:
         poller.register(source, zmq.POLLIN)
+    for descriptor in also:
+        poller.register(descriptor, zmq.POLLIN)
     try:
         while True:
             ready = dict(poller.poll(max(1, int(timeout * 1000))))
-            if not ready:
+            if not ready.keys() & sources.keys():
                 yield None
             for source, kind in sources.items():
                 if source in ready and (message := _decoded(kind, _newest(source))) is not None:

@@ -76,8 +76,11 @@ class _Node:
     complete: bool = False
 
 
-def parse_document(text: str, file: str) -> Document:
-    """The document in `text`. Never raises: what is wrong is in `faults`, which name `file`."""
+def parse_document(text: str, file: str, *, empty: object = None) -> Document:
+    """The document in `text`. Never raises: what is wrong is in `faults`, which name `file`.
+
+    `empty` is what a text without content stands for; None makes that a fault.
+    """
     builder = _Builder(file)
     data: object = None
     try:
@@ -85,6 +88,7 @@ def parse_document(text: str, file: str) -> Document:
             data = builder.build(node, ())
     except _Stop as stop:
         builder.fault(stop.line, stop.place, stop.message, stop.fix)
+    data = empty if data is None and not builder.faults else data
     if data is None and not builder.faults:
         builder.fault(0, (), "the file is empty", "write for example: models: [{name: small, model: Qwen/Qwen3-0.6B}]")
     return Document(data, builder.lines, builder.texts, frozenset(builder.spoilt), tuple(builder.faults))

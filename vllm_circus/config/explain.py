@@ -7,10 +7,12 @@ stands there, what should, and what to write.
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, get_args, get_origin
 
+import yaml
 from pydantic import BaseModel
 
 from vllm_circus.config import models
@@ -122,8 +124,11 @@ _BARE = frozenset({"factor"})
 _NUMBER = re.compile(r"[-+]?[0-9]+(\.[0-9]+)?")
 
 
-def explain(error: ValidationError, document: Document) -> list[Finding]:
-    """What is wrong, one finding per fault, less what stands at places that have a fault of their own already."""
+def explain(error: ValidationError, document: Document, root: type[BaseModel] = models.Config) -> list[Finding]:
+    """What is wrong, one finding per fault, less what stands at places that have a fault of their own already.
+
+    `root` is the schema of the whole document.
+    """
     found: list[Finding] = []
     unions: dict[Place, object] = {}  # places of a union none of whose branches is of the value's kind
     for detail in error.errors(include_url=False):
@@ -131,7 +136,7 @@ def explain(error: ValidationError, document: Document) -> list[Finding]:
         if spot.mismatch:
             unions.setdefault(spot.place, spot.value)
         else:
-            found.append(_explain_one(detail, spot, document))
+            found.append(_explain_one(detail, spot, document, root))
     for place, value in sorted(unions.items(), key=lambda union: -len(union[0])):  # the innermost says it best
         if not any(known[: len(place)] == place for known, _, _ in found):
             found.append(_explain_union(place, value))
@@ -186,8 +191,10 @@ def _is_for(branch: str, value: object) -> bool:
     return isinstance(value, dict) and (branch.startswith("dict[") or branch in _MAPPINGS)
 
 
-def _explain_one(detail: ErrorDetails, spot: _Spot, document: Document) -> Finding:
+def _explain_one(detail: ErrorDetails, spot: _Spot, document: Document, root: type[BaseModel]) -> Finding:
     kind, place = detail["type"], spot.place
+    if kind == "extra_forbidden":
+        return place, "unknown key", _unknown_key(place, root)
     if kind in _NEEDED:
         needed = _NEEDED[kind]
         message = f"empty, needs {needed}" if spot.value is None else f"needs {needed}, not {_describe(spot, document)}"
@@ -201,8 +208,6 @@ def _explain_content(kind: str, spot: _Spot, context: Mapping[str, Any], message
     match kind:
         case "missing":
             result = f"`{spot.rest}` is missing", _MISSING.get(spot.rest, f"add `{spot.rest}`")
-        case "extra_forbidden":
-            result = "unknown key", _unknown_key(spot.place)
         case "string_pattern_mismatch":
             shown = show_value(spot.place[-1]) if spot.rest == "[key]" else value
             result = f"{shown} cannot be used here", _PATTERNS.get(context["pattern"], _PLAIN_LINE)
@@ -277,24 +282,39 @@ def _retype(kind: str, spot: _Spot, document: Document) -> str:
     if kind == "float_type" and spot.place[-1] not in _BARE and (span := _SPAN.fullmatch(str(value))):
         return f"write {float(span[1]) * _UNITS[span[2][:1] if span[2] != 'ms' else 'ms']:g} (seconds)"
     if kind == "list_type" and isinstance(value, bool | int | float | str):
-        return f"write [{written[:40]}]"
+        return f"write {_as_list(spot.place, str(value), written)}"
     if value is None:
         return _EMPTY
     return ""
 
 
+def _as_list(place: Place, value: str, written: str) -> str:
+    """A value as a list: a command by its words, anything else whole."""
+    if place[-1:] != ("command",):
+        return f"[{written[:40]}]"
+    try:
+        words = shlex.split(value)
+    except ValueError:  # a quote is left open
+        words = value.split()
+    listed = yaml.safe_dump(words, default_flow_style=True, allow_unicode=True, width=1000).strip()
+    return listed if len(listed) <= 100 else "a list of its words"
+
+
 # -- keys --------------------------------------------------------------------------------------------------------------
 
 
-def _unknown_key(place: Place) -> str:
+def _unknown_key(place: Place, root: type[BaseModel]) -> str:
     """Where the value of an unknown key belongs, or what the key may have been meant to be."""
     key = str(place[-1])
-    section = _section(place[:-1])
+    section = _section(place[:-1], root)
     known = tuple(section.model_fields) if section else ()
-    if key in _ELSEWHERE:
-        return _ELSEWHERE[key]
+    elsewhere = _ELSEWHERE.get(key, "")
+    if elsewhere and (root is models.Config or any(elsewhere.startswith(f"write `{name}") for name in known)):
+        return elsewhere
     if near := did_you_mean(key, known):
         return near
+    if root is not models.Config:
+        return f"keys here are {', '.join(known)}"
     if owners := [name for name, owner in _SECTIONS.items() if key in owner.model_fields]:
         return f"it belongs under {' or '.join(owners)}"
     if section in {models.Model, models.ModelOptions}:
@@ -302,9 +322,9 @@ def _unknown_key(place: Place) -> str:
     return f"keys here are {', '.join(known)}"
 
 
-def _section(place: Place) -> type[BaseModel] | None:
+def _section(place: Place, root: type[BaseModel]) -> type[BaseModel] | None:
     """The schema's section that stands at a place."""
-    section: type[BaseModel] | None = models.Config
+    section: type[BaseModel] | None = root
     inside_mapping = False  # the next step is a key of the operator's own, such as a profile's name
     for step in place:
         if isinstance(step, int):

@@ -10,12 +10,13 @@ import codecs
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from vllm_circus.config.document import Document, parse_document
 from vllm_circus.config.explain import Finding, explain
-from vllm_circus.config.models import Config
+from vllm_circus.config.models import Config, Section
 from vllm_circus.config.places import Place, make_fault
+from vllm_circus.config.profiles import Library
 from vllm_circus.config.salvage import salvage
 from vllm_circus.errors import ConfigError, Fault
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 MAX_FILE_BYTES = 1 << 20
+
+S = TypeVar("S", bound=Section)
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,7 @@ class Loaded:
         lines: the line of every place in the file.
         faults: what is wrong with single values; empty unless it comes from `survey_config`.
         faulty: where that is.
+        library: the operator's stored profiles that it uses; whoever plans with it puts them in.
     """
 
     config: Config
@@ -41,13 +45,17 @@ class Loaded:
     lines: Mapping[Place, int] = field(repr=False)
     faults: tuple[Fault, ...] = ()
     faulty: frozenset[Place] = frozenset()
+    library: Library = field(default_factory=Library)
 
     def line(self, loc: Place) -> int:
         """The line (from 1) of a place, or of the nearest thing around it that stands in the file; else 0."""
         return nearest_line(self.lines, loc)
 
     def fault(self, loc: Place, message: str, fix: str = "") -> Fault:
-        """Something wrong at a place of this file."""
+        """Something wrong at a place of this file, or of a stored profile that it uses."""
+        stored = self.library.profiles.get(str(loc[1])) if loc[:1] == ("profiles",) and len(loc) > 1 else None
+        if stored is not None:
+            return make_fault(str(stored.source), nearest_line(stored.lines, loc[2:]), loc[2:], message, fix)
         return make_fault(str(self.source), self.line(loc), loc, message, fix)
 
     def doubts(self, place: Place) -> bool:
@@ -74,12 +82,12 @@ def load_config(path: Path) -> Loaded:
     Raises:
         ConfigError: with every fault that was found; the file may also be missing, unreadable or too large.
     """
-    return parse_config(_read(path), path)
+    return parse_config(read_bytes(path), path)
 
 
 def parse_config(data: bytes, source: Path) -> Loaded:
     """Check the bytes of a models file; `source` is what faults name. Raises ConfigError with every fault."""
-    loaded = _survey(data, source)
+    loaded = survey_bytes(data, source)
     if loaded.faults:
         raise ConfigError(loaded.faults)
     return loaded
@@ -91,11 +99,12 @@ def survey_config(path: Path) -> Loaded:
     Raises:
         ConfigError: with every fault that was found, where nothing is left to plan with.
     """
-    return _survey(_read(path), path)
+    return survey_bytes(read_bytes(path), path)
 
 
-def _survey(data: bytes, source: Path) -> Loaded:
-    text = _decode(data, str(source))
+def survey_bytes(data: bytes, source: Path) -> Loaded:
+    """The same for bytes that stand in no file yet; `source` is where they would."""
+    text = decode(data, str(source))
     document = parse_document(text, str(source))
     if document.data is None and document.faults:
         raise ConfigError(document.faults)
@@ -108,6 +117,27 @@ def _survey(data: bytes, source: Path) -> Loaded:
     if config is None:
         raise ConfigError(faults)
     return Loaded(config, source, document.lines, faults, faulty)
+
+
+def parse_section(data: bytes, source: Path, kind: type[S]) -> tuple[S, Mapping[Place, int]]:
+    """Check the bytes of a file that holds one section alone, such as a profile; also the lines of its places.
+
+    A file without content is a section with nothing set. Raises ConfigError with every fault; `source` is what they
+    name.
+    """
+    from pydantic import ValidationError
+
+    document = parse_document(decode(data, str(source)), str(source), empty={})
+    if document.data is None:
+        raise ConfigError(document.faults)
+    found: list[Finding] = []
+    try:
+        section = kind.model_validate(document.data)
+    except ValidationError as error:
+        found = explain(error, document, kind)
+    if faults := (*document.faults, *_faults(found, document, str(source))):
+        raise ConfigError(faults)
+    return section, document.lines
 
 
 def _validated(data: object, document: Document) -> tuple[Config | None, list[Finding]]:
@@ -125,8 +155,8 @@ def _faults(found: Iterable[Finding], document: Document, file: str) -> Iterable
         yield make_fault(file, nearest_line(document.lines, place), place, message, fix)
 
 
-def _read(path: Path) -> bytes:
-    """The file's bytes, no more than allowed (a device or pipe has no size to look at first)."""
+def read_bytes(path: Path) -> bytes:
+    """The file's bytes, no more than allowed (a device or pipe has no size to look at first). Raises ConfigError."""
     try:
         with path.open("rb") as file:
             data = file.read(MAX_FILE_BYTES + 1)
@@ -144,7 +174,8 @@ def _refuse(path: Path, message: str, fix: str) -> ConfigError:
     return ConfigError((make_fault(str(path), 0, (), message, fix),))
 
 
-def _decode(data: bytes, file: str) -> str:
+def decode(data: bytes, file: str) -> str:
+    """The text of a file, without a byte order mark. Raises ConfigError where it is not UTF-8."""
     try:
         return data.removeprefix(codecs.BOM_UTF8).decode("utf-8")
     except UnicodeDecodeError as error:

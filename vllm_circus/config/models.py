@@ -35,6 +35,10 @@ FullLine = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f\u2028\u20
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(ge=0, le=86400)]
 PositiveSeconds = Annotated[float, Field(gt=0, le=86400)]
+#: Of a GPU: a fraction, or an amount in GiB.
+GpuMemory = (
+    Annotated[float, Field(gt=0, le=1)] | Annotated[str, StringConstraints(pattern=r"^[0-9]{1,5}(\.[0-9]{1,3})? ?GiB$")]
+)
 RequestMember = Annotated[str, StringConstraints(pattern=MEMBER_PATTERN)]
 OptionName = Annotated[str, StringConstraints(pattern=OPTION_PATTERN)]
 EnvName = Annotated[str, StringConstraints(pattern=ENV_PATTERN)]
@@ -57,7 +61,7 @@ class Limits(Section):
     """What one client may ask of the proxy, per worker."""
 
     max_connections: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
-    """Open client connections; accepting pauses above it."""
+    """Open client connections; accepting pauses above it, or where too few files may be open (`ulimit -Hn`)."""
     max_request_line: Annotated[int, Field(ge=256, le=1 << 20)] = 8192
     """Bytes of method, target and version; more is answered 414."""
     max_header_bytes: Annotated[int, Field(ge=1024, le=1 << 20)] = 65_536
@@ -75,7 +79,7 @@ class Limits(Section):
     idle_timeout: PositiveSeconds = 600.0
     """Seconds without a byte from an engine, between two bytes of a response, before it is cut."""
     response_timeout: PositiveSeconds | None = None
-    """Seconds until an engine's first byte; null waits for ever, since a prefill may take minutes."""
+    """Seconds from the end of a request to an engine's first byte; null waits for ever: a prefill may take minutes."""
 
 
 class Keys(Section):
@@ -114,7 +118,7 @@ class Proxy(Section):
     metrics: bool = True
     """Serve `/metrics` in Prometheus' text format."""
     request_logging: bool = False
-    """Write a line per request to the proxy's log: time, request id, model, status, durations; never a body."""
+    """Write a line per request to the proxy's log: time, request id, model, engine, status, durations; never a body."""
     default_model: Line | None = None
     """The model that answers a request which names none; with a single model it is that one anyway."""
     exact_usage: bool = False
@@ -157,16 +161,24 @@ class Probe(Section):
     failures: Annotated[int, Field(ge=1, le=100)] = 2
     """Failed probes in a row that take a model out of the routes."""
     restart_after: PositiveSeconds | None = 25.0
-    """Seconds of silence after which a model that was ready is restarted; null never does."""
+    """Seconds of silence after which a model that was ready is restarted; null never does, not even a stopped one."""
+    hang_after: PositiveSeconds | None = 120.0
+    """Seconds that an engine may have requests running and count no token before it is restarted; null never does."""
 
 
 class Queue(Section):
-    """Where requests wait that find `max_in_flight` reached: in turn, client by client."""
+    """Where requests wait that find `max_in_flight` reached, or a model on its way: in turn, client by client."""
 
     size: Annotated[int, Field(ge=0, le=100_000)] = 100
     """Requests that may wait; one more is answered 429 with Retry-After. 0 lets none wait."""
     timeout: PositiveSeconds = 60.0
     """Seconds that one may wait; longer is answered 503 with Retry-After."""
+    hold: Seconds = 300.0
+    """Seconds that one may wait for a model that an operator restarts, or that is woken or started for it; 0 answers
+    503 with Retry-After at once."""
+    comments: PositiveSeconds | None = None
+    """Seconds between two comment lines that a waiting stream is sent, so that nobody on the way gives it up. Such a
+    stream is answered 200 before it is known what comes. null sends none."""
 
 
 class Ejection(Section):
@@ -178,6 +190,17 @@ class Ejection(Section):
     """Seconds until one request may try it again; doubled each time that this one fails, too."""
     max_seconds: PositiveSeconds = 300.0
     """Longest time, in seconds."""
+
+
+class Idle(Section):
+    """What becomes of a model that nobody asks for."""
+
+    after: PositiveSeconds | None = None
+    """Seconds without a request; null leaves it alone."""
+    then: Literal["sleep", "stop"] = "sleep"
+    """`sleep` (needs `sleep: true`) is quick to wake from, `stop` gives everything back. The next request ends both."""
+    level: Literal[1, 2] = 1
+    """How deeply it sleeps: 1 keeps the weights in the machine's memory, 2 reads them again from disk."""
 
 
 class HeaderAffinity(Section):
@@ -258,6 +281,19 @@ class ModelOptions(Section):
     """What happens after a crash."""
     probe: Probe = Probe()
     """How health is watched."""
+    gpu_memory: GpuMemory | None = None
+    """What it may take of each of its GPUs, so that models can share one: a fraction (0.4) or an amount ("20 GiB").
+    null is vLLM's own 0.92, and the GPU for itself."""
+    sleep: bool = False
+    """It may sleep: vLLM's sleep mode and development routes are turned on, behind a unix socket of ours."""
+    idle: Idle = Idle()
+    """What becomes of it when nobody asks for it."""
+    on_demand: bool = False
+    """Not started with the set, but by the first request for it."""
+    exclusive: Name | None = None
+    """A name that several models may have in common: they share their GPUs and take turns, one awake at a time."""
+    turn: Seconds = 10.0
+    """Seconds that a model keeps its GPUs at least, while another one of its `exclusive` name is asked for."""
 
 
 class Model(ModelOptions):

@@ -1,15 +1,19 @@
 """Profiles: named bundles of engine options, built in or the operator's own.
 
-Rule: a built-in profile never turns on anything that runs a model's own code (`trust-remote-code`), and names only
-options that current vLLM takes.
+Rules: a file's own profiles win over the operator's stored ones, and those over built-in ones. A built-in profile never
+turns on anything that runs a model's own code (`trust-remote-code`), and names only options that current vLLM takes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from types import MappingProxyType
 
 from vllm_circus.config.models import Config, Options, Profile
+from vllm_circus.config.places import Place
+from vllm_circus.errors import Fault
 
 #: gpt-oss speaks the harmony format, which has a tool parser of its own in vLLM.
 _GPT_OSS: Options = {"enable-auto-tool-choice": True, "tool-call-parser": "openai"}
@@ -56,6 +60,45 @@ BUILTIN: Mapping[str, Profile] = MappingProxyType(
 )
 
 
-def all_profiles(config: Config) -> dict[str, Profile]:
-    """Every profile that a model of this file may name; the file's own win over built-in ones of the same name."""
-    return {**BUILTIN, **config.profiles}
+@dataclass(frozen=True)
+class StoredProfile:
+    """A profile that stands in a file of its own: its value, or what is wrong with it."""
+
+    profile: Profile | None
+    source: Path
+    lines: Mapping[Place, int] = field(default_factory=dict, repr=False)
+    faults: tuple[Fault, ...] = ()
+
+
+@dataclass(frozen=True)
+class Library:
+    """The operator's stored profiles, as far as one models file needs them.
+
+    Attributes:
+        names: of all that are stored.
+        profiles: those that the file names and does not have itself.
+        barred: why none can be read, where that is so.
+    """
+
+    names: tuple[str, ...] = ()
+    profiles: Mapping[str, StoredProfile] = field(default_factory=dict)
+    barred: str = ""
+
+
+def used_profiles(config: Config) -> frozenset[str]:
+    """The names of profiles that the file uses and does not have itself."""
+    named = {config.defaults.profile, *(model.profile for model in config.models)}
+    return frozenset(name for name in named if name is not None and name not in config.profiles)
+
+
+def known_profiles(config: Config, library: Library) -> tuple[str, ...]:
+    """Every name that a model of this file may use as its profile."""
+    return tuple(dict.fromkeys((*BUILTIN, *library.names, *config.profiles)))
+
+
+def find_profile(name: str, config: Config, library: Library) -> Profile | None:
+    """What a name stands for; None where it is unknown or broken."""
+    if name in config.profiles:
+        return config.profiles[name]
+    stored = library.profiles.get(name)
+    return stored.profile if stored is not None else BUILTIN.get(name)

@@ -7,7 +7,9 @@ session's leader, the API server.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
+
+from vllm_circus.lifecycle.life import Diagnosis
 
 
 class Moment(NamedTuple):
@@ -26,10 +28,10 @@ class Spawned:
 
 @dataclass(frozen=True)
 class Exited:
-    """The process is gone (an exit code of 0 says nothing about why). `cause` is one line for people."""
+    """The process is gone (an exit code of 0 says nothing about why)."""
 
     pid: int
-    cause: str
+    why: Diagnosis
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Explained:
     """More became known about why a process is gone."""
 
     pid: int
-    cause: str
+    why: Diagnosis
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Withdrawn:
 class StartRefused:
     """No process came of a `Start`."""
 
-    cause: str
+    why: Diagnosis
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,51 @@ class ProbeFailed:
 
 
 @dataclass(frozen=True)
+class Counted:
+    """What the engine counts: requests that run in it, and its steps since it was started (asked for at `asked`)."""
+
+    asked: float
+    running: float
+    iterations: float
+
+
+@dataclass(frozen=True)
+class Halted:
+    """A process of its engine does not run any more and did not end: it was stopped (SIGSTOP) for a while now.
+
+    `pid` is that process, of the session that `leader` leads.
+    """
+
+    leader: int
+    pid: int
+
+
+@dataclass(frozen=True)
+class Answering:
+    """Clients got answers from it since the last word of the workers: it lives, whatever its health page says."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Requests for it are in flight or waiting, or were since the last word of the workers."""
+
+
+@dataclass(frozen=True)
+class Quiet:
+    """There were none."""
+
+
+@dataclass(frozen=True)
+class Unheard:
+    """Nobody tells of requests (the stats plugin is silent): neither busy nor idle is known."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A request waits for it, and it takes none now."""
+
+
+@dataclass(frozen=True)
 class PhaseSeen:
     """The log told what loading is at."""
 
@@ -96,7 +143,9 @@ class Admitted:
 
 @dataclass(frozen=True)
 class StartWished:
-    """An operator (or the start of the set) wants it to run."""
+    """An operator wants it to run, or with `awaited` False the set does: no request is to wait for that."""
+
+    awaited: bool = True
 
 
 @dataclass(frozen=True)
@@ -110,13 +159,62 @@ class RestartWished:
 
 
 @dataclass(frozen=True)
+class SleepWished:
+    """An operator wants it to sleep."""
+
+    level: Literal[1, 2]
+
+
+@dataclass(frozen=True)
+class WakeWished:
+    """An operator wants it awake."""
+
+
+@dataclass(frozen=True)
+class TurnOver:
+    """Another model of its `exclusive` name has the turn: it is to sleep, or to end where it cannot."""
+
+
+@dataclass(frozen=True)
+class Slept:
+    """The engine sleeps."""
+
+    pid: int
+
+
+@dataclass(frozen=True)
+class SleepRefused:
+    """The engine does not go to sleep."""
+
+    pid: int
+    cause: str
+
+
+@dataclass(frozen=True)
+class Woken:
+    """The engine was woken up; a probe says whether it answers."""
+
+    pid: int
+
+
+@dataclass(frozen=True)
+class WakeRefused:
+    """The engine does not wake up."""
+
+    pid: int
+    cause: str
+
+
+@dataclass(frozen=True)
 class Resumed:
     """We ourselves were away (stopped, suspended): silence meanwhile was ours, not the engine's."""
 
 
 @dataclass(frozen=True)
 class Tick:
-    """Time went on."""
+    """Time went on. `calm` is whether no other model loads or wakes up on its GPUs."""
+
+    calm: bool = True
 
 
 Event = (
@@ -128,12 +226,26 @@ Event = (
     | Cleaned
     | ProbeOk
     | ProbeFailed
+    | Counted
+    | Halted
+    | Answering
+    | Asked
+    | Quiet
+    | Unheard
+    | Wanted
     | PhaseSeen
     | Drained
     | Admitted
     | StartWished
     | StopWished
     | RestartWished
+    | SleepWished
+    | WakeWished
+    | TurnOver
+    | Slept
+    | SleepRefused
+    | Woken
+    | WakeRefused
     | Resumed
     | Tick
 )
@@ -165,4 +277,20 @@ class CleanUp:
     pid: int
 
 
-Action = Start | Terminate | Kill | CleanUp
+@dataclass(frozen=True)
+class Sleep:
+    """Have the engine go to sleep; answer with `Slept` or `SleepRefused`."""
+
+    pid: int
+    level: int
+
+
+@dataclass(frozen=True)
+class Wake:
+    """Wake the engine up from a sleep of that level; answer with `Woken` or `WakeRefused`."""
+
+    pid: int
+    level: int
+
+
+Action = Start | Terminate | Kill | CleanUp | Sleep | Wake

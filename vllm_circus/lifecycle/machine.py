@@ -2,15 +2,17 @@
 
 States (`states.State`), and whether there is a process in them:
 
-    stopped   no    nobody wants it to run
+    stopped   no    it does not run: nobody wants it to, or it is on call
     queued    no    it is to run and waits for its turn (`scheduler`)
     loading   soon  circus was asked for a process, or has one that is not ready yet
     ready     yes   it answers, and gets requests
     unhealthy yes   it was ready and does not answer any more
-    draining  yes   it is to end: no new requests, those in flight go on
+    draining  yes   it is to end or to sleep: no new requests, those in flight go on
     stopping  yes   it was told to end (SIGTERM, later SIGKILL)
     backoff   no    it died; the wait before the next start
     failed    no    it died too often; only an operator starts it again
+    sleeping  yes   its memory is given back; it is on call, and where it is `wished` it waits for its turn to wake up
+    waking    yes   it was told to wake up and does not answer a probe yet
 
 `advance` takes a life, an event and the time, and gives the life after it and what is to be done. Rules:
 
@@ -21,36 +23,37 @@ States (`states.State`), and whether there is a process in them:
 4. Our own stops go by signals and never make circus publish `kill`. So a `kill` is always somebody else's wish
    (`Withdrawn`), and is respected: the model rests until somebody starts it.
 5. An end that nobody asked for is a crash, exit code 0 included. So is one that we brought about since the engine
-   was silent (`After.RETRY`).
+   was silent, hung or did not do as told (`After.RETRY`, with our `verdict`).
 6. `tries` counts starts in a row that failed: the process ended before it had been ready for `reset_after`.
-   `restarts` counts restarts in a row, which the waits grow with.
+   `restarts` counts restarts in a row, which the waits grow with. Operators' wishes forgive both, requests neither.
 7. A loading model is never ended for being slow, unless `start_timeout` says so.
 8. Only the steady clock decides. Everything in a `Life` survives a restart of whoever keeps it (`resume`).
-9. `sleeping` is reached by no event of today: nothing here sets it.
+9. Sleep is asked of an engine only when nothing is in flight (`dozing` from then on). An operator's sleep that does
+   not come to that in time is given up. Whether an engine that did not answer sleeps is unknown: it gets a new process.
+10. On call is what a request brings back (`Wanted`): asleep, or at rest since it is `on_demand`, was idle or gave way
+    to another. An operator's stop ends that, and only an operator starts it then. What dies while it is on call and
+    nobody waits for it stays down, with the crash told.
+11. Both a start and waking up are the scheduler's to admit, since both need the GPUs for themselves.
+12. Draining for idleness is undone by a request, as long as the engine was not told anything. Draining for another's
+    turn is not, cuts no request however long it runs, and brings the model back later where a request waits for it.
+13. Answers to clients are signs of life as good as probes: they keep a model in the routes. It hangs when neither
+    came for `restart_after`, when requests run and no step is counted for `hang_after`, or as soon as a process of
+    its session is found stopped.
+14. `wished` says that requests may wait for it: from an operator's or a request's wish until it is ready or crashes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
 
 from vllm_circus.lifecycle import events as e
-from vllm_circus.lifecycle.backoff import restart_delay
+from vllm_circus.lifecycle import on_health, on_process, on_sleep, on_time, on_wish
 from vllm_circus.lifecycle.events import Action, Event, Moment
-from vllm_circus.lifecycle.life import After, Life
+from vllm_circus.lifecycle.life import Diagnosis, Life
 from vllm_circus.lifecycle.states import State
+from vllm_circus.lifecycle.steps import Handler, Step, enter, in_states, settled
 from vllm_circus.plan.types import ModelPlan
-
-#: Seconds after which a start that nothing was heard of counts as refused (circus is asked for less long than this).
-START_PATIENCE = 90.0
-#: Seconds between SIGKILLs to a process that does not go (it hangs in the kernel).
-KILL_AGAIN = 5.0
-
-
-Step = tuple[Life, tuple[Action, ...]]
-Handler = Callable[[Life, Any, Moment, ModelPlan], Step]
 
 
 def advance(life: Life, event: Event, now: Moment, plan: ModelPlan) -> Step:
@@ -66,300 +69,103 @@ def resume(life: Life, pid: int | None, now: Moment, plan: ModelPlan) -> Step:
     """
     actions: tuple[Action, ...] = tuple(e.CleanUp(gone) for gone in life.remains)
     if life.pid is not None and life.pid != pid:
-        life, more = advance(life, e.Exited(life.pid, "it ended while nobody watched"), now, plan)
+        life, more = advance(life, e.Exited(life.pid, Diagnosis("it ended while nobody watched")), now, plan)
         actions += more
     if pid is not None:
         life, more = advance(life, e.Spawned(pid), now, plan)
-        actions += more
+        actions += more or _asked_again(life)
     elif life.state is State.LOADING:
-        life = _enter(life, State.QUEUED, now)
+        life = enter(life, State.QUEUED, now)
     elif life.state is State.STOPPING:
-        life = _settled(life, now, plan)
-    if life.state is State.STOPPING and life.pid is not None and not more_of(actions, e.Terminate):
-        actions += (e.Terminate(life.pid),)
+        life = settled(life, now, plan)
     return advance(life, e.Resumed(), now, plan)[0], actions
 
 
-def more_of(actions: tuple[Action, ...], kind: type[Action]) -> bool:
-    """Whether an action of a kind is among them."""
-    return any(isinstance(action, kind) for action in actions)
-
-
-def _enter(life: Life, state: State, now: Moment, **changes: Any) -> Life:
-    changes = {"phase": "", "due": None, **changes}
-    return replace(life, state=state, since=now.steady, since_at=now.wall, **changes)
-
-
-# Processes.
-
-
-def _spawned(life: Life, event: e.Spawned, now: Moment, plan: ModelPlan) -> Step:
-    if event.pid == life.pid or event.pid in life.remains:
-        return life, ()
-    actions: tuple[Action, ...] = ()
-    by_hand = life.state in {State.STOPPED, State.FAILED}
-    stopped_meanwhile = life.state is State.STOPPING and life.pid is None
-    if life.pid is not None:  # replaced without our hearing of its end
-        actions = (e.CleanUp(life.pid),)
-        life = replace(life, remains=(*life.remains, life.pid), dead=life.pid)
-    fresh = replace(
-        life,
-        pid=event.pid,
-        started=now.steady,
-        started_at=now.wall,
-        failures=0,
-        silent_since=None,
-        tries=0 if by_hand else life.tries,
-        restarts=0 if by_hand else life.restarts,
-        reason="" if by_hand else life.reason,
-    )
-    if stopped_meanwhile:
-        return replace(fresh, due=now.steady + plan.stop_timeout), (*actions, e.Terminate(event.pid))
-    if life.state is State.LOADING and not actions:
-        return fresh, ()
-    return _enter(fresh, State.LOADING, now), actions
-
-
-def _exited(life: Life, event: e.Exited, now: Moment, plan: ModelPlan) -> Step:
-    if event.pid != life.pid:
-        return life, ()
-    healthy = life.state is State.READY and now.steady - life.since >= plan.restart.reset_after
-    if healthy:
-        life = replace(life, tries=0, restarts=0)
-    gone = replace(
-        life,
-        pid=None,
-        started_at=None,
-        failures=0,
-        silent_since=None,
-        remains=(*life.remains, event.pid),
-        dead=event.pid,
-    )
-    ended = (
-        _settled(gone, now, plan)
-        if life.state in {State.DRAINING, State.STOPPING}
-        else _crashed(gone, event.cause, now, plan, failed_start=not healthy)
-    )
-    return ended, (e.CleanUp(event.pid),)
-
-
-def _settled(life: Life, now: Moment, plan: ModelPlan) -> Life:
-    """After an end that was wanted."""
-    if life.after is After.RETRY:
-        return _crashed(life, life.reason, now, plan)
-    return _enter(life, State.QUEUED if life.after is After.START else State.STOPPED, now)
-
-
-def _crashed(life: Life, cause: str, now: Moment, plan: ModelPlan, *, failed_start: bool = True) -> Life:
-    tries = life.tries + failed_start
-    most = plan.restart.max_tries
-    if plan.restart.policy == "never" or (most is not None and tries >= most):
-        return _enter(life, State.FAILED, now, tries=tries, reason=cause)
-    wait = restart_delay(plan.restart, life.restarts)
-    changes = {"tries": tries, "restarts": life.restarts + 1, "reason": cause}
-    if wait == 0:
-        return _enter(life, State.QUEUED, now, **changes)
-    return _enter(life, State.BACKOFF, now, due=now.steady + wait, **changes)
-
-
-def _explained(life: Life, event: e.Explained, _now: Moment, _plan: ModelPlan) -> Step:
-    return (replace(life, reason=event.cause) if event.pid == life.dead else life), ()
-
-
-def _withdrawn(life: Life, event: e.Withdrawn, now: Moment, plan: ModelPlan) -> Step:
-    if event.pid != life.pid:
-        return life, ()
-    changes = {"after": After.REST, "reason": "stopped through circus"}
+def _asked_again(life: Life) -> tuple[Action, ...]:
+    """What may have been asked of the process and never got there. Each of these may come twice."""
+    if life.pid is None:
+        return ()
     if life.state is State.STOPPING:
-        return replace(life, **changes), ()  # type: ignore[arg-type] # the two fields' types differ
-    return _enter(life, State.STOPPING, now, due=now.steady + plan.stop_timeout, **changes), ()
-
-
-def _start_refused(life: Life, event: e.StartRefused, now: Moment, plan: ModelPlan) -> Step:
-    if life.pid is not None:
-        return life, ()
-    return (_settled(life, now, plan) if life.state is State.STOPPING else _crashed(life, event.cause, now, plan)), ()
-
-
-def _cleaned(life: Life, event: e.Cleaned, _now: Moment, _plan: ModelPlan) -> Step:
-    return replace(life, remains=tuple(pid for pid in life.remains if pid != event.pid)), ()
-
-
-# What the engine says.
-
-
-def _probe_ok(life: Life, event: e.ProbeOk, now: Moment, _plan: ModelPlan) -> Step:
-    if life.pid is None or event.asked < life.started:  # somebody else answered
-        return life, ()
-    well = replace(life, failures=0, silent_since=None, answered=event.asked)
-    return (well if life.state is State.READY else _enter(well, State.READY, now, reason="")), ()
-
-
-def _probe_failed(life: Life, event: e.ProbeFailed, now: Moment, plan: ModelPlan) -> Step:
-    if event.asked < max(life.started, life.answered):  # overtaken by a later probe that went well
-        return life, ()
-    since = event.asked if life.silent_since is None else life.silent_since
-    ill = replace(life, failures=life.failures + 1, silent_since=since)
-    if life.state is State.UNHEALTHY:
-        return replace(ill, reason=event.cause), ()
-    if ill.failures >= plan.probe.failures:
-        return _enter(ill, State.UNHEALTHY, now, reason=event.cause), ()
-    return ill, ()
-
-
-def _not_ready_yet(life: Life, event: e.ProbeFailed, _now: Moment, _plan: ModelPlan) -> Step:
-    """Silence is normal while it loads; an answer that is wrong is worth telling."""
-    told = event.answered and life.pid is not None and event.asked >= life.started
-    return (replace(life, reason=event.cause) if told else life), ()
-
-
-def _phase_seen(life: Life, event: e.PhaseSeen, _now: Moment, _plan: ModelPlan) -> Step:
-    return replace(life, phase=event.phase), ()
-
-
-def _resumed(life: Life, _event: e.Resumed, now: Moment, _plan: ModelPlan) -> Step:
-    silent = now.steady if life.state is State.UNHEALTHY else None
-    return replace(life, failures=0, silent_since=silent), ()
-
-
-# What operators and the scheduler want.
-
-
-def _admitted(life: Life, _event: e.Admitted, now: Moment, _plan: ModelPlan) -> Step:
-    if life.remains:
-        return life, ()
-    return _enter(life, State.LOADING, now), (e.Start(),)
-
-
-def _queue(life: Life, _event: Event, now: Moment, _plan: ModelPlan) -> Step:
-    return _enter(life, State.QUEUED, now, tries=0, restarts=0, reason=""), ()
-
-
-def _rest(life: Life, _event: Event, now: Moment, _plan: ModelPlan) -> Step:
-    return _enter(life, State.STOPPED, now, tries=0, restarts=0, reason=""), ()
-
-
-def _then_rest(life: Life, _event: Event, _now: Moment, _plan: ModelPlan) -> Step:
-    return replace(life, after=After.REST, tries=0, restarts=0, reason=""), ()
-
-
-def _then_start(life: Life, _event: Event, _now: Moment, _plan: ModelPlan) -> Step:
-    return replace(life, after=After.START, tries=0, restarts=0, reason=""), ()
-
-
-def _drain(life: Life, event: Event, now: Moment, plan: ModelPlan) -> Step:
-    after = After.START if isinstance(event, e.RestartWished) else After.REST
-    due = now.steady + plan.drain_timeout
-    return _enter(life, State.DRAINING, now, due=due, after=after, tries=0, restarts=0, reason=""), ()
-
-
-def _give_up_loading(life: Life, event: Event, now: Moment, plan: ModelPlan) -> Step:
-    after = After.START if isinstance(event, e.RestartWished) else After.REST
-    return _stop(replace(life, tries=0, restarts=0, reason=""), after, now, plan)
-
-
-def _drained(life: Life, _event: Event, now: Moment, plan: ModelPlan) -> Step:
-    return _stop(life, life.after, now, plan)
-
-
-def _stop(life: Life, after: After, now: Moment, plan: ModelPlan) -> Step:
-    """SIGTERM now, or as soon as the process that was asked for is there."""
-    stopping = _enter(life, State.STOPPING, now, after=after, due=now.steady + plan.stop_timeout)
-    return stopping, (() if life.pid is None else (e.Terminate(life.pid),))
-
-
-# Time.
-
-
-def _tick_loading(life: Life, _event: e.Tick, now: Moment, plan: ModelPlan) -> Step:
-    if life.pid is None:
-        return _unheard_of(life, now, plan)
-    limit = plan.start_timeout
-    if limit is None or now.steady - life.started < limit:
-        return life, ()
-    return _stop(replace(life, reason=f"not ready within {limit:g} s"), After.RETRY, now, plan)
-
-
-def _unheard_of(life: Life, now: Moment, plan: ModelPlan) -> Step:
-    if now.steady - life.since < START_PATIENCE:
-        return life, ()
-    return _start_refused(life, e.StartRefused("circus did not start it"), now, plan)
-
-
-def _tick_ready(life: Life, _event: e.Tick, now: Moment, plan: ModelPlan) -> Step:
-    if now.steady - life.since < plan.restart.reset_after:
-        return life, ()
-    return replace(life, tries=0, restarts=0), ()
-
-
-def _tick_unhealthy(life: Life, _event: e.Tick, now: Moment, plan: ModelPlan) -> Step:
-    limit = plan.probe.restart_after
-    if limit is None or life.pid is None or life.silent_since is None or now.steady - life.silent_since < limit:
-        return life, ()
-    # Whoever did not answer for so long does not act on SIGTERM either, and may hold a GPU.
-    cause = f"did not answer for {limit:g} s: {life.reason}"
-    hung = _enter(life, State.STOPPING, now, after=After.RETRY, due=now.steady + KILL_AGAIN, reason=cause)
-    return hung, (e.Kill(life.pid),)
-
-
-def _tick_draining(life: Life, _event: e.Tick, now: Moment, plan: ModelPlan) -> Step:
-    return (life, ()) if life.due is None or now.steady < life.due else _stop(life, life.after, now, plan)
-
-
-def _tick_stopping(life: Life, _event: e.Tick, now: Moment, plan: ModelPlan) -> Step:
-    if life.pid is None:
-        return _unheard_of(life, now, plan)
-    if life.due is not None and now.steady < life.due:
-        return life, ()
-    return replace(life, due=now.steady + KILL_AGAIN), (e.Kill(life.pid),)
-
-
-def _tick_backoff(life: Life, _event: e.Tick, now: Moment, _plan: ModelPlan) -> Step:
-    return (life, ()) if life.due is None or now.steady < life.due else (_enter(life, State.QUEUED, now), ())
-
-
-def _in(handler: Handler, *states: State) -> dict[State, Handler]:
-    return dict.fromkeys(states, handler)
+        return (e.Terminate(life.pid),)
+    if life.dozing:
+        return (e.Sleep(life.pid, life.level),)
+    if life.state is State.WAKING and life.woken is None:
+        return (e.Wake(life.pid, life.level),)
+    return ()
 
 
 _S = State
-_RUNNING = (_S.LOADING, _S.READY, _S.UNHEALTHY, _S.DRAINING, _S.STOPPING)
+_SERVING = (_S.READY, _S.UNHEALTHY)
+_ASLEEP = (_S.SLEEPING, _S.WAKING)
+_PROCESS = (_S.LOADING, *_SERVING, _S.DRAINING, _S.STOPPING, *_ASLEEP)
 _WAITING = (_S.QUEUED, _S.BACKOFF, _S.FAILED)
+_DOWN = (_S.STOPPED, _S.BACKOFF, _S.FAILED)
+_ANSWERING = (*_SERVING, _S.DRAINING)
 
 TABLE: Mapping[type[Event], Mapping[State, Handler]] = MappingProxyType(
     {
-        e.Spawned: _in(_spawned, *State),
-        e.Exited: _in(_exited, *_RUNNING),
-        e.Explained: _in(_explained, *_WAITING, _S.LOADING),
-        e.Withdrawn: _in(_withdrawn, *_RUNNING),
-        e.StartRefused: _in(_start_refused, _S.LOADING, _S.STOPPING),
-        e.Cleaned: _in(_cleaned, *State),
-        e.ProbeOk: _in(_probe_ok, _S.LOADING, _S.READY, _S.UNHEALTHY),
-        e.ProbeFailed: _in(_probe_failed, _S.READY, _S.UNHEALTHY) | _in(_not_ready_yet, _S.LOADING),
-        e.PhaseSeen: _in(_phase_seen, _S.LOADING),
-        e.Drained: _in(_drained, _S.DRAINING),
-        e.Admitted: _in(_admitted, _S.QUEUED),
-        e.StartWished: _in(_queue, _S.STOPPED, _S.BACKOFF, _S.FAILED) | _in(_then_start, _S.DRAINING, _S.STOPPING),
+        e.Spawned: in_states(on_process.spawned, *State),
+        e.Exited: in_states(on_process.exited, *_PROCESS),
+        e.Explained: in_states(on_process.explained, *_WAITING, _S.STOPPED, _S.LOADING),
+        e.Withdrawn: in_states(on_process.withdrawn, *_PROCESS),
+        e.StartRefused: in_states(on_process.start_refused, _S.LOADING, _S.STOPPING),
+        e.Cleaned: in_states(on_process.cleaned, *State),
+        e.ProbeOk: in_states(on_health.probe_ok, _S.LOADING, _S.WAKING, *_ANSWERING),
+        e.ProbeFailed: {
+            **in_states(on_health.probe_failed, *_ANSWERING),
+            **in_states(on_health.not_ready_yet, _S.LOADING),
+        },
+        e.Counted: in_states(on_health.counted, *_ANSWERING),
+        e.Halted: in_states(on_health.halted, _S.LOADING, *_ANSWERING, *_ASLEEP),
+        e.Answering: in_states(on_health.answering, *_ANSWERING),
+        e.Asked: in_states(on_health.asked, *_ANSWERING),
+        e.Quiet: in_states(on_health.quiet, *_ANSWERING),
+        e.Unheard: in_states(on_health.unheard, *_ANSWERING),
+        e.PhaseSeen: in_states(on_health.phase_seen, _S.LOADING),
+        e.Resumed: in_states(on_health.resumed, _S.WAKING, *_ANSWERING),
+        e.Drained: in_states(on_sleep.drained, _S.DRAINING),
+        e.Slept: in_states(on_sleep.slept, _S.DRAINING),
+        e.SleepRefused: in_states(on_sleep.sleep_refused, _S.DRAINING),
+        e.Woken: in_states(on_sleep.woken, _S.WAKING),
+        e.WakeRefused: in_states(on_sleep.wake_refused, _S.WAKING),
+        e.Admitted: {_S.QUEUED: on_wish.admitted, _S.SLEEPING: on_wish.admitted_asleep},
+        e.TurnOver: {**in_states(on_wish.turn_over, *_SERVING), _S.QUEUED: on_wish.leave_the_line},
+        e.Wanted: in_states(on_wish.wanted, _S.STOPPED, _S.SLEEPING, _S.DRAINING, _S.STOPPING),
+        e.StartWished: {
+            **in_states(on_wish.queue, *_DOWN),
+            _S.DRAINING: on_wish.start_draining,
+            _S.STOPPING: on_wish.then_start,
+            _S.SLEEPING: on_wish.wake,
+        },
         e.StopWished: {
-            **_in(_rest, *_WAITING),
-            **_in(_give_up_loading, _S.LOADING),
-            **_in(_drain, _S.READY, _S.UNHEALTHY),
-            **_in(_then_rest, _S.DRAINING, _S.STOPPING),
+            _S.STOPPED: on_wish.off_call,
+            **in_states(on_wish.rest, *_WAITING),
+            **in_states(on_wish.end_idle, _S.LOADING, *_ASLEEP),
+            **in_states(on_wish.end_serving, *_SERVING),
+            _S.DRAINING: on_wish.stop_draining,
+            _S.STOPPING: on_wish.then_rest,
         },
         e.RestartWished: {
-            **_in(_queue, _S.STOPPED, _S.BACKOFF, _S.FAILED),
-            **_in(_give_up_loading, _S.LOADING),
-            **_in(_drain, _S.READY, _S.UNHEALTHY),
-            **_in(_then_start, _S.DRAINING, _S.STOPPING),
+            **in_states(on_wish.queue, *_DOWN),
+            _S.QUEUED: on_wish.stay_queued,
+            **in_states(on_wish.end_idle, _S.LOADING, *_ASLEEP),
+            **in_states(on_wish.end_serving, *_SERVING),
+            _S.DRAINING: on_wish.restart_draining,
+            _S.STOPPING: on_wish.then_start,
         },
-        e.Resumed: _in(_resumed, _S.READY, _S.UNHEALTHY),
+        e.SleepWished: {
+            **in_states(on_sleep.sleep_wished, _S.READY, _S.DRAINING),
+            _S.SLEEPING: on_sleep.sleep_on,
+        },
+        e.WakeWished: {_S.SLEEPING: on_wish.wake, _S.DRAINING: on_wish.start_draining},
         e.Tick: {
-            _S.LOADING: _tick_loading,
-            _S.READY: _tick_ready,
-            _S.UNHEALTHY: _tick_unhealthy,
-            _S.DRAINING: _tick_draining,
-            _S.STOPPING: _tick_stopping,
-            _S.BACKOFF: _tick_backoff,
+            _S.LOADING: on_time.tick_loading,
+            _S.READY: on_time.tick_ready,
+            _S.UNHEALTHY: on_time.tick_unhealthy,
+            _S.DRAINING: on_time.tick_draining,
+            _S.STOPPING: on_time.tick_stopping,
+            _S.BACKOFF: on_time.tick_backoff,
+            _S.WAKING: on_sleep.tick_waking,
         },
     }
 )

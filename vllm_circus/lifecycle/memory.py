@@ -10,11 +10,13 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from vllm_circus.lifecycle.life import Life
+from vllm_circus.lifecycle.rounds import Round
+from vllm_circus.plan.types import ModelPlan
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -25,13 +27,18 @@ class Memory:
         owner: which circusd the lives belong to (boot, pid and start time: unique for ever).
         sequence: of the last message published.
         lives: by model.
-        loads: the durations of the last loads in seconds, by model.
+        loads, wakes: the durations of the last loads, and of the last times that it woke up, in seconds, by model.
+        rounds: the restarts of replicas that go on, by group.
+        leaving: plans of models that are not in the models file any more, until nothing is left of them.
     """
 
     owner: str = ""
     sequence: int = 0
     lives: dict[str, Life] = field(default_factory=dict)
     loads: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    wakes: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    rounds: dict[str, Round] = field(default_factory=dict)
+    leaving: dict[str, ModelPlan] = field(default_factory=dict)
     version: int = VERSION
 
 

@@ -23,6 +23,21 @@ _PHASES = (
     (re.compile(r"Starting vLLM server on"), "opening the port"),
 )
 _REMEMBERED = 5
+#: How far a load is, roughly, when a phase begins: the weights take most of it.
+_STAGES = (
+    ("downloading", 0.0),
+    ("starting", 0.02),
+    ("reading the model's configuration", 0.05),
+    ("starting the engine", 0.08),
+    ("loading weights", 0.12),
+    ("weights loaded", 0.6),
+    ("compiling", 0.62),
+    ("allocating the KV cache", 0.8),
+    ("capturing graphs", 0.84),
+    ("graphs captured", 0.94),
+    ("engine started", 0.96),
+    ("opening the port", 0.98),
+)
 
 
 def read_phase(line: str) -> str | None:
@@ -30,6 +45,15 @@ def read_phase(line: str) -> str | None:
     for pattern, phase in _PHASES:
         if found := pattern.search(line):
             return phase.format(*found.groups())
+    return None
+
+
+def stage_of(phase: str) -> tuple[float, float] | None:
+    """Between which shares of a load, 0 to 1, a phase lies as a rule; None for one that nobody knows."""
+    name = re.sub(r" \d+ %$", "", phase)
+    for number, (known, begin) in enumerate(_STAGES):
+        if known == name:
+            return begin, _STAGES[number + 1][1] if number + 1 < len(_STAGES) else 1.0
     return None
 
 
@@ -44,6 +68,11 @@ def expected_load(former: Sequence[float]) -> float | None:
 
 
 def remaining_load(former: Sequence[float], elapsed: float) -> float | None:
-    """Seconds that a load is expected to go on; one that is late already is given a tenth of its usual time."""
+    """Seconds that a load is expected to go on, None before the first one.
+
+    One that is late already is given as long again as it is late, and at most a quarter of the time that it took.
+    """
     expected = expected_load(former)
-    return None if expected is None else max(expected - elapsed, expected / 10, 1.0)
+    if expected is None:
+        return None
+    return max(expected - elapsed, min(elapsed - expected, elapsed / 4), 1.0)

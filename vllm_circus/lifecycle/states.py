@@ -9,7 +9,8 @@ class State(StrEnum):
     """Where a model is in its life.
 
     stopped → queued → loading → ready → draining → stopping → stopped; ready → unhealthy → (ready | stopping → queued);
-    a crash leads to backoff → queued, and to failed after too many; sleeping is reached from ready and left to it.
+    a crash leads to backoff → queued, and to failed after too many; ready → draining → sleeping → waking → ready, and
+    from sleeping and waking to stopping, too.
     """
 
     STOPPED = "stopped"
@@ -22,6 +23,7 @@ class State(StrEnum):
     BACKOFF = "backoff"
     FAILED = "failed"
     SLEEPING = "sleeping"
+    WAKING = "waking"
 
     @property
     def routable(self) -> bool:
@@ -31,7 +33,7 @@ class State(StrEnum):
     @property
     def coming(self) -> bool:
         """Whether it will be ready without anybody doing anything: a client may be told to come again."""
-        return self in {State.QUEUED, State.LOADING, State.BACKOFF, State.UNHEALTHY}
+        return self in {State.QUEUED, State.LOADING, State.BACKOFF, State.UNHEALTHY, State.WAKING}
 
     @property
     def settled(self) -> bool:

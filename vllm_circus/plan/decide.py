@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from vllm_circus.config.load import Loaded
 from vllm_circus.config.models import ModelOptions, Profile
@@ -20,16 +21,27 @@ from vllm_circus.plan import environment as env
 from vllm_circus.plan.draft import Draft, Layer, Notes, make_drafts
 from vllm_circus.plan.engines import HOST, Served, check_engine, engine_argv, engine_name
 from vllm_circus.plan.fallbacks import check_fallbacks, taken_over
+from vllm_circus.plan.fit.subject import subject_of
+from vllm_circus.plan.fit.surely import warn_where_too_large
 from vllm_circus.plan.gpus import check_gpus
+from vllm_circus.plan.ledger import check_ledger
+from vllm_circus.plan.memory import share_of, with_share, written_share
 from vllm_circus.plan.names import check_names, names_of
-from vllm_circus.plan.options import check_layer, merge
+from vllm_circus.plan.options import Merged, check_layer, merge
 from vllm_circus.plan.parallelism import spread
 from vllm_circus.plan.ports import assign_ports, internal_bases
 from vllm_circus.plan.public import plan_proxy
 from vllm_circus.plan.replicas import deal_out
+from vllm_circus.plan.resting import check_resting, sleep_environment, with_sleep
 from vllm_circus.plan.sources import Sources
 from vllm_circus.plan.traffic import affinity_of, check_traffic
-from vllm_circus.plan.types import PLAN_VERSION, Adapter, Endpoint, ModelPlan, Plan
+from vllm_circus.plan.types import PLAN_VERSION, Adapter, Endpoint, ModelPlan, Plan, watcher_of
+
+#: What a plan takes over from the model as it is written, with its defaults filled in.
+_AS_WRITTEN = (
+    *("profile", "priority", "enabled", "start_timeout", "drain_timeout", "stop_timeout", "restart", "probe"),
+    *("max_in_flight", "queue", "ejection", "request", "idle", "exclusive", "turn"),
+)
 
 
 def make_plan(loaded: Loaded, instance: Instance, facts: Facts, disk: Disk | None = None) -> Plan:
@@ -45,6 +57,7 @@ def make_plan(loaded: Loaded, instance: Instance, facts: Facts, disk: Disk | Non
     check_fallbacks(drafts, notes)
     check_gpus(drafts, facts.gpus, notes)
     check_traffic(drafts, notes)
+    check_resting(drafts, notes)
     _check_layers(loaded, drafts, notes)
     engines = deal_out(drafts, notes)
     ports = assign_ports(engines, facts.busy_ports, notes, facts.kept_ports)
@@ -52,7 +65,8 @@ def make_plan(loaded: Loaded, instance: Instance, facts: Facts, disk: Disk | Non
     enabled = sum(engine.model.enabled for engine in engines)
     planner = _Planner(instance, facts, sources, notes, enabled, taken_over(drafts))
     models = tuple(planner.plan(*of_one) for of_one in zip(engines, ports, bases, strict=True))
-    proxy = plan_proxy(drafts, sources, notes)
+    check_ledger(engines, {model.name: model.memory_share for model in models}, facts.gpus, notes)
+    proxy = plan_proxy(drafts, sources, facts.now, notes)
     if loaded.faults or notes.faults:
         raise ConfigError((*loaded.faults, *notes.faults))
     return Plan(PLAN_VERSION, instance, str(loaded.source.absolute()), proxy, models, notes.warnings())
@@ -63,6 +77,8 @@ def _check_layers(loaded: Loaded, drafts: tuple[Draft, ...], notes: Notes) -> No
     config = loaded.config
     written: list[tuple[Place, ModelOptions | Profile]] = [(("defaults",), config.defaults)]
     written += [(("profiles", name), profile) for name, profile in config.profiles.items()]
+    stored = loaded.library.profiles.items()
+    written += [(("profiles", name), each.profile) for name, each in stored if each.profile is not None]
     written += [(("models", draft.index), draft.own) for draft in drafts]
     for place, holder in written:
         check_layer(Layer((*place, "args"), holder.args), notes)
@@ -82,14 +98,14 @@ class _Planner:
 
     def plan(self, draft: Draft, port: int, internal_base: int) -> ModelPlan:
         model, at = draft.model, draft.at
-        options = merge(draft.args_layers())
-        check_engine(draft, options, self.notes)
+        options = self._options(draft)
         written = env.own_environment(draft)
+        written |= sleep_environment(draft, written, self.notes)
         served = Served(
             model=self._model(draft),
             endpoint=self._endpoint(draft, port, written),
             adapters=self._adapters(draft),
-            options=spread(draft, options, self.notes),
+            options=options,
             others=self.others.get(draft.group, ()),
         )
         argv = engine_argv(draft, served, self.facts, self.sources, self.notes)
@@ -97,12 +113,15 @@ class _Planner:
         variable = self._variable(draft, internal_base)
         env_file = self.sources.private_file(model.env_file, at("env_file"), self.notes) if model.env_file else None
         names = names_of(draft)
+        share = share_of(draft, self.facts.gpus, self.notes)
+        subject = subject_of(draft, options, share, self.facts.gpus or ())
+        warn_where_too_large(subject, Path(served.model), self.sources.disk, self.notes)
         return ModelPlan(
             name=draft.name,
-            watcher=f"model-{draft.name}",
+            watcher=watcher_of(draft.name),
             model=served.model,
             engine=engine_name(draft),
-            argv=argv,
+            argv=argv.whole,
             env=tuple(sorted((fixed | variable).items())),
             env_file=env_file,
             keyed=draft.command is None,
@@ -112,23 +131,23 @@ class _Planner:
             adapters=served.adapters,
             check_names=draft.command is None or draft.command.check_names,
             gpus=draft.gpus,
-            profile=model.profile,
-            priority=model.priority,
-            enabled=model.enabled,
-            start_timeout=model.start_timeout,
-            drain_timeout=model.drain_timeout,
-            stop_timeout=model.stop_timeout,
-            restart=model.restart,
-            probe=model.probe,
-            digest=_digest(argv, tuple(sorted(fixed.items())), env_file, model.threads, str(served.endpoint)),
+            digest=_digest(argv.nameless, tuple(sorted(fixed.items())), env_file, model.threads, str(served.endpoint)),
             group=draft.group,
             fallback=draft.own.fallback,
-            max_in_flight=model.max_in_flight,
-            queue=model.queue,
             affinity=affinity_of(model),
-            ejection=model.ejection,
-            request=model.request,
+            serves=(*names, *served.others),
+            sleeps=model.sleep and draft.command is None,
+            on_demand=model.on_demand and model.enabled,
+            memory_share=share or written_share(options),
+            **{name: getattr(model, name) for name in _AS_WRITTEN},
         )
+
+    def _options(self, draft: Draft) -> Merged:
+        """The engine's options: as written, with those that follow from the plan."""
+        options = merge(draft.args_layers())
+        check_engine(draft, options, self.notes)
+        options = with_share(draft, options, share_of(draft, self.facts.gpus, self.notes), self.notes)
+        return with_sleep(draft, spread(draft, options, self.notes), self.notes)
 
     def _model(self, draft: Draft) -> str:
         """A command of one's own may call its models anything."""
@@ -155,5 +174,5 @@ class _Planner:
 
 
 def _digest(*parts: object) -> str:
-    """Over everything whose change needs a restart of the engine."""
+    """Over everything whose change needs a restart of the engine, and nothing else."""
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

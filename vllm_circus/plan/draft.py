@@ -5,7 +5,7 @@ A model of the file is one draft; `replicas.deal_out` makes one for each of its 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from vllm_circus.config.load import Loaded
 from vllm_circus.config.models import CommandEngine, Model, ModelOptions, Profile, Section
 from vllm_circus.config.places import Place, did_you_mean, show_place, show_value
-from vllm_circus.config.profiles import all_profiles
+from vllm_circus.config.profiles import BUILTIN, find_profile, known_profiles
 from vllm_circus.errors import Fault
 
 
@@ -31,6 +31,10 @@ class Notes:
         if self.loaded.doubts(place):
             return
         self.faults[self.loaded.fault(place, message, fix)] = None
+
+    def take(self, faults: Iterable[Fault]) -> None:
+        """What was found wrong in another file than the models file."""
+        self.faults.update(dict.fromkeys(faults))
 
     def warn(self, place: Place, message: str) -> None:
         """Something that the operator should know."""
@@ -124,17 +128,31 @@ def make_drafts(notes: Notes) -> tuple[Draft, ...]:
 
 def _drafts(notes: Notes) -> Iterator[Draft]:
     config = notes.loaded.config
-    profiles = all_profiles(config)
     for index, own in enumerate(config.models):
         model = inherit(own, config.defaults)
-        profile = profiles.get(model.profile) if model.profile is not None else None
+        profile = _profile(model.profile, notes) if model.profile is not None else None
         place: Place = ("profiles", model.profile or "")
         gpus = None if own.gpus is None else tuple(own.gpus)
         draft = Draft(index, own, model, config.defaults, profile, place, None, gpus, own.port)
-        if model.profile is not None and profile is None:
-            fix = did_you_mean(model.profile, profiles) or f"profiles are {', '.join(profiles)}"
-            notes.fault(draft.at("profile"), f"there is no profile {show_value(model.profile)}", fix)
+        if model.profile is not None and profile is None and model.profile not in notes.loaded.library.profiles:
+            _note_unknown(model.profile, draft.at("profile"), notes)
         yield draft
+
+
+def _profile(name: str, notes: Notes) -> Profile | None:
+    """What the name stands for; what is wrong with a stored one is noted."""
+    library = notes.loaded.library
+    if name in library.profiles:
+        notes.take(library.profiles[name].faults)
+    elif library.barred and name in BUILTIN and name not in notes.loaded.config.profiles:
+        notes.warn((), f"{library.barred}; the built-in profile {name!r} is taken")
+    return find_profile(name, notes.loaded.config, library)
+
+
+def _note_unknown(name: str, place: Place, notes: Notes) -> None:
+    library, known = notes.loaded.library, known_profiles(notes.loaded.config, notes.loaded.library)
+    fix = did_you_mean(name, known) or library.barred or f"profiles are {', '.join(known)}"
+    notes.fault(place, f"there is no profile {show_value(name)}", fix)
 
 
 def inherit(own: Model, defaults: ModelOptions) -> Model:

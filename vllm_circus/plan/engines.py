@@ -1,4 +1,7 @@
-"""The argument vector of an engine: vLLM, the simulator (which takes vLLM's flags), or the operator's own command."""
+"""The argument vector of an engine: vLLM, the simulator (which takes vLLM's flags), or the operator's own command.
+
+Rule: aliases are served names too: the engine answers them, and no body has to be rewritten. Its own name comes first.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import sys
 from dataclasses import dataclass
 
 from vllm_circus.config.models import CommandEngine
+from vllm_circus.config.places import did_you_mean
 from vllm_circus.facts import Facts
 from vllm_circus.plan.draft import Draft, Notes
 from vllm_circus.plan.options import Merged, words
@@ -17,6 +21,7 @@ from vllm_circus.plan.types import Adapter, Endpoint
 HOST = "127.0.0.1"
 
 _FILLED = re.compile(r"\{(model|name|host|port|gpus)\}")
+_BRACED = re.compile(r"\{([a-z_]+)\}")
 _INSTALL = "install vLLM where this program runs, name its `executable`, or try `engine: simulator`"
 
 
@@ -34,17 +39,40 @@ class Served:
     others: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Argv:
+    """An argument vector in three parts: `names` are the words that tell the engine what clients call it."""
+
+    before: tuple[str, ...]
+    names: tuple[str, ...]
+    after: tuple[str, ...]
+
+    @property
+    def whole(self) -> tuple[str, ...]:
+        """All words, program first."""
+        return (*self.before, *self.names, *self.after)
+
+    @property
+    def nameless(self) -> tuple[str, ...]:
+        """What has to stay for the engine to stay: the proxy sees to names."""
+        return (*self.before, *self.after)
+
+
 def engine_name(draft: Draft) -> str:
     """`vllm`, `simulator` or `command`."""
     return draft.model.engine if isinstance(draft.model.engine, str) else "command"
 
 
-def engine_argv(draft: Draft, served: Served, facts: Facts, sources: Sources, notes: Notes) -> tuple[str, ...]:
-    """The whole argument vector, program first, absolute."""
+def engine_argv(draft: Draft, served: Served, facts: Facts, sources: Sources, notes: Notes) -> Argv:
+    """The whole argument vector; its program is absolute."""
     if draft.command is not None:
-        return _command_argv(draft, draft.command, served, sources, notes)
+        return Argv(_command_argv(draft, draft.command, served, sources, notes), (), ())
     program = _vllm(draft, facts, sources, notes) if draft.model.engine == "vllm" else _simulator(facts)
-    return (*program, "serve", served.model, *_address(served.endpoint), *_names(draft, served), *_options(served))
+    return Argv(
+        before=(*program, "serve", served.model, *_address(served.endpoint)),
+        names=("--served-model-name", draft.group, *draft.own.aliases, *served.others),
+        after=(*_adapters(served), *_options(served)),
+    )
 
 
 def _vllm(draft: Draft, facts: Facts, sources: Sources, notes: Notes) -> tuple[str, ...]:
@@ -67,12 +95,10 @@ def _address(endpoint: Endpoint) -> list[str]:
     return ["--host", endpoint.host, "--port", str(endpoint.port)]
 
 
-def _names(draft: Draft, served: Served) -> list[str]:
-    """Aliases are served names too: the engine answers them, and no body has to be rewritten. Its own come first."""
-    result = ["--served-model-name", draft.group, *draft.own.aliases, *served.others]
-    if served.adapters:
-        result += ["--enable-lora", "--lora-modules", *map(_lora_module, served.adapters)]
-    return result
+def _adapters(served: Served) -> list[str]:
+    if not served.adapters:
+        return []
+    return ["--enable-lora", "--lora-modules", *map(_lora_module, served.adapters)]
 
 
 def _lora_module(adapter: Adapter) -> str:
@@ -99,6 +125,10 @@ def _command_argv(
     }
     filled = [_FILLED.sub(lambda match: values[match[1]], word) for word in engine.command]
     place = draft.at("engine", "command")
+    for number, word in enumerate(engine.command):
+        for left in _BRACED.findall(_FILLED.sub("", word)):
+            if guess := did_you_mean(f"{{{left}}}", [f"{{{name}}}" for name in values]):
+                notes.warn((*place, number), f"{{{left}}} stays as it is; {guess}")
     if not any("{port}" in word for word in engine.command) and (draft.port is None or draft.replica is not None):
         fix = "pass {port} on, or write the port that it uses in `port`"
         fix = fix if draft.replica is None else "pass {port} on: each replica has a port of its own"

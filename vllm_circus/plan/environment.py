@@ -33,9 +33,14 @@ def check_environment(layer: Layer, notes: Notes) -> None:
         place = (*layer.place, name)
         if name in _OWNED or name.startswith(_OURS):
             notes.fault(place, "the program sets this itself", _OWNED.get(name, f"{_OURS}… is this program's own"))
-        elif _SECRET.search(name):
+        elif is_secret(name):
             fix = f"put {name}=… into a file of mode 0600 and name it in `env_file`"
             notes.fault(place, "looks like a secret, and this file is no place for one", fix)
+
+
+def is_secret(name: str) -> bool:
+    """Whether a variable of this name looks as if it held a secret."""
+    return _SECRET.search(name) is not None
 
 
 def own_environment(draft: Draft) -> dict[str, str]:

@@ -41,7 +41,7 @@ def _meant(wanted: str, drafts: tuple[Draft, ...], notes: Notes) -> str:
         if wanted in {*draft.own.aliases, *(lora.name for lora in draft.own.lora)}:
             at = f"{show_place(draft.at())}, line {notes.loaded.line(draft.at())}"
             return f"that is another name of {draft.group!r} ({at}): write the model's own"
-    names = [draft.group for draft in drafts]
+    names = tuple(dict.fromkeys(draft.group for draft in drafts))
     return did_you_mean(wanted, names) or f"models are {', '.join(names[:20])}"
 
 

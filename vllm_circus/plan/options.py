@@ -52,7 +52,7 @@ def check_layer(layer: Layer, notes: Notes) -> None:
         if flag in seen:
             notes.fault(place, f"the same option as {seen[flag]!r}", "keep one of the two")
         seen.setdefault(flag, name)
-        if owned := _owned(flag):
+        if owned := owned_option(flag):
             short = "" if flag.partition(".")[0] == owned else f"short for {owned!r}: "
             notes.fault(place, f"{short}the program sets this itself", _OWNED[owned])
         elif flag.startswith("no-"):
@@ -61,7 +61,7 @@ def check_layer(layer: Layer, notes: Notes) -> None:
             _check_list(value, place, notes)
 
 
-def _owned(flag: str) -> str | None:
+def owned_option(flag: str) -> str | None:
     """The option of ours that `flag` names or abbreviates: vLLM takes any beginning that only one option has."""
     stem = flag.partition(".")[0]
     return next((owned for owned in _OWNED if owned.startswith(stem)), None)

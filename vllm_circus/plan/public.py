@@ -17,8 +17,11 @@ _HOST_NAME = re.compile(
 )
 
 
-def plan_proxy(drafts: tuple[Draft, ...], sources: Sources, notes: Notes) -> ProxyPlan:
-    """The proxy's plan; a host that is none, origins that are none, unusable keys and certificates are noted."""
+def plan_proxy(drafts: tuple[Draft, ...], sources: Sources, now: float | None, notes: Notes) -> ProxyPlan:
+    """The proxy's plan; a host that is none, origins that are none, unusable keys and certificates are noted.
+
+    `now` is in seconds since 1970, where it is known.
+    """
     proxy = notes.loaded.config.proxy
     keys = proxy.keys
     if keys is not None and keys.file is None and keys.env is None:
@@ -30,7 +33,7 @@ def plan_proxy(drafts: tuple[Draft, ...], sources: Sources, notes: Notes) -> Pro
             "set `keys`, or `host: 127.0.0.1` to serve this machine alone",
         )
     _check_host(proxy.host, notes)
-    certificate, key = tls_files(proxy.tls, sources, notes) if proxy.tls else (None, None)
+    certificate, key = tls_files(proxy.tls, sources, now, notes) if proxy.tls else (None, None)
     return ProxyPlan(
         host=proxy.host,
         port=proxy.port,
@@ -50,8 +53,13 @@ def plan_proxy(drafts: tuple[Draft, ...], sources: Sources, notes: Notes) -> Pro
     )
 
 
+def is_network_address(host: str) -> bool:
+    """Whether the proxy could be told to listen there: an IP address, or what can be a host's name."""
+    return _address(host) is not None or bool(_HOST_NAME.fullmatch(host) and not re.fullmatch(r"[0-9.]+", host))
+
+
 def _check_host(host: str, notes: Notes) -> None:
-    if _address(host) is None and (not _HOST_NAME.fullmatch(host) or re.fullmatch(r"[0-9.]+", host)):
+    if not is_network_address(host):
         fix = "write an address such as 127.0.0.1 or ::1, or a host's name"
         notes.fault(("proxy", "host"), f"{show_value(host)} is no network address", fix)
 

@@ -59,8 +59,10 @@ def _check_limit(draft: Draft, notes: Notes) -> None:
     if limit is not None and limit < workers:
         message = f"{limit} is less than one for each of the {workers} workers: up to {workers} may be in flight"
         notes.warn(draft.at("max_in_flight"), message)
-    if limit is None and "queue" in draft.own.model_fields_set:
-        notes.warn(draft.at("queue"), "nothing waits there without `max_in_flight`")
+    own = draft.own.queue.model_fields_set if "queue" in draft.own.model_fields_set else set()
+    if limit is None and "timeout" in own:
+        message = "does nothing without `max_in_flight`; how long requests wait for a model on its way is `hold`"
+        notes.warn(draft.at("queue", "timeout"), message)
 
 
 def _check_affinity(drafts: tuple[Draft, ...], notes: Notes) -> None:

@@ -6,17 +6,18 @@ directory. No secret is in it: keys are named by the file or the variable that h
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
-from vllm_circus.config.models import Ejection, Limits, Probe, Queue, RequestRules, Restart
+from vllm_circus.config.models import Ejection, Idle, Limits, Probe, Queue, RequestRules, Restart
 from vllm_circus.paths import Instance
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
-PLAN_VERSION = 2
+PLAN_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,20 @@ class Adapter:
 
     name: str
     path: str
+
+
+#: What the watchers of models are called: this, and the model's name.
+_WATCHER = "model-"
+
+
+def watcher_of(model: str) -> str:
+    """What circus calls the watcher of a model."""
+    return f"{_WATCHER}{model}"
+
+
+def model_of(watcher: str) -> str:
+    """The model of a watcher; empty where it is none of a model's."""
+    return watcher.removeprefix(_WATCHER) if watcher.startswith(_WATCHER) else ""
 
 
 #: Affinity by the beginning of the prompt.
@@ -61,7 +76,13 @@ class ModelPlan:
         fallback: the group that answers while this one cannot, which serves this one's names as well.
         max_in_flight: requests at a time, over all workers; None is no limit.
         affinity: a header's name in lower case, `PREFIX` for the beginning of the prompt, None for none.
-        digest: changes when, and only when, the engine would have to be restarted.
+        serves: every name that its engine is started with: its `names`, and those of models that fall back on it.
+        sleeps: the engine has a sleep mode and its routes.
+        memory_share: the part of each of its GPUs that it takes, 0 to 1; None where nobody said.
+        exclusive: engines with the same one take turns on their GPUs; None takes none.
+        turn: seconds that it keeps its turn at least.
+        digest: changes when, and only when, the engine would have to be restarted. Names that clients use are not in
+            it: the proxy writes the engine's own into requests for those that it was not started with.
     """
 
     name: str
@@ -94,6 +115,13 @@ class ModelPlan:
     affinity: str | None
     ejection: Ejection
     request: RequestRules
+    serves: tuple[str, ...]
+    sleeps: bool
+    idle: Idle
+    on_demand: bool
+    exclusive: str | None
+    turn: float
+    memory_share: float | None
 
 
 @dataclass(frozen=True)
@@ -146,6 +174,11 @@ class Plan:
 def dump_plan(plan: Plan) -> bytes:
     """The plan as JSON, indented: people read it when they debug."""
     return _adapter().dump_json(plan, indent=2) + b"\n"
+
+
+def digest_of(data: bytes) -> str:
+    """What names a plan.json: changes with every byte of it."""
+    return hashlib.sha256(data).hexdigest()[:16]
 
 
 def load_plan(data: bytes) -> Plan:

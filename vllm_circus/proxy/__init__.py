@@ -4,9 +4,13 @@
                                    │ glance, intake ─▶ framing, bodymodel
                                    ▼
                  incoming ◀─ request ◀─ exchange ─▶ counters, usage
-                                │ relay, group ─▶ balance, waiting, rewrite, stored
+                                │            └─ early
+                                │ relay ─▶ fleet ─▶ group ─▶ routes, rules, balance, waiting, stored
+                                │ rewrite, naming ─▶ members
                                 ▼
-                             backend ─▶ upstream ─▶ reply, framing
+              descriptors ◀─ backend ─▶ upstream ─▶ reply, framing
+
+The process around it: server, which hears the states, says what is wanted (wishes) and reads a new plan (planfile).
 
 What the profiler said, and what followed from it (CPython 3.11, one core; the benchmark prints today's figures):
 

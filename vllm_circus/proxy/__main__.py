@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from vllm_circus.errors import CircusError
-from vllm_circus.plan.types import load_plan
+from vllm_circus.plan.types import digest_of, load_plan
 
 
 def main() -> int:
@@ -32,11 +32,12 @@ def _run(plan_file: Path, descriptor: int, unix_descriptor: int | None) -> int:
     from vllm_circus.proxy.server import serve
 
     try:
-        plan = load_plan(plan_file.read_bytes())
+        data = plan_file.read_bytes()
+        plan = load_plan(data)
     except (OSError, ValueError) as error:
         raise CircusError(f"the plan cannot be read from {plan_file}: {error}") from None
     keys = load_keys(plan.proxy.keys_file, plan.proxy.keys_env, os.environ)
-    return serve(plan, keys, descriptor, unix_descriptor)
+    return serve(plan, keys, descriptor, unix_descriptor, digest=digest_of(data))
 
 
 if __name__ == "__main__":

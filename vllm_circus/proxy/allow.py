@@ -13,6 +13,7 @@ import re
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
+from typing import Final
 
 
 class Where(Enum):
@@ -41,16 +42,16 @@ class Page:
         return self.where in {Where.JSON, Where.FORM}
 
 
-_POST = frozenset({b"POST"})
-_GET = frozenset({b"GET"})
-_READ = frozenset({b"GET", b"HEAD"})
+_POST: Final = frozenset({b"POST"})
+_GET: Final = frozenset({b"GET"})
+_READ: Final = frozenset({b"GET", b"HEAD"})
 
-_JSON_PATHS = (
+_JSON_PATHS: Final = (
     b"/v1/chat/completions /v1/chat/completions/batch /v1/completions /v1/responses /tokenize /detokenize"
     b" /invocations /generative_scoring /pooling /v1/embeddings /v2/embed /score /v1/score /rerank /v1/rerank"
     b" /v2/rerank /classify"
 ).split()
-_PAGES = (
+_PAGES: Final = (
     {path: Page(_POST, Where.JSON) for path in _JSON_PATHS}
     | {path: Page(_POST, Where.JSON, anthropic=True) for path in (b"/v1/messages", b"/v1/messages/count_tokens")}
     | {path: Page(_POST, Where.FORM) for path in (b"/v1/audio/transcriptions", b"/v1/audio/translations")}
@@ -59,7 +60,7 @@ _PAGES = (
     | {path: Page(_READ, Where.CONTROL, open=True) for path in (b"/health", b"/ping")}
     | {b"/v1/realtime": Page(_GET, Where.TUNNEL)}
 )
-_PATTERNS = (
+_PATTERNS: Final = (
     (re.compile(rb"/v1/responses/([A-Za-z0-9_-]{1,128})"), Page(_GET | {b"DELETE"}, Where.STORED)),
     (re.compile(rb"/v1/responses/([A-Za-z0-9_-]{1,128})/cancel"), Page(_POST, Where.STORED)),
     (re.compile(rb"/v1/models/((?:[A-Za-z0-9._:/@+-]|%[0-9A-Fa-f]{2}){1,128})"), Page(_READ, Where.CONTROL)),

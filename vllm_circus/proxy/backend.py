@@ -9,32 +9,56 @@ the next request finds out by itself, on a connection of its own.
 from __future__ import annotations
 
 import asyncio
-import json
+import errno
 import logging
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, cast
 
 from vllm_circus.config.models import Ejection
+from vllm_circus.enginekeys import read_engine_key
 from vllm_circus.plan.types import Endpoint
 from vllm_circus.proxy.balance import Ejector, seed_of
 from vllm_circus.proxy.counters import ModelCounter
+from vllm_circus.proxy.errors import out_of_files
+from vllm_circus.proxy.sockets import as_protocol
 from vllm_circus.proxy.upstream import Upstream
 
 if TYPE_CHECKING:
+    from vllm_circus.proxy.descriptors import Descriptors
     from vllm_circus.proxy.request import Request
 
 log = logging.getLogger(__name__)
 
 #: Seconds that an idle connection is kept: uvicorn closes after 5, and ours are told to keep longer.
-IDLE_SECONDS = 4.0
+IDLE_SECONDS: Final = 4.0
 #: Seconds without another try after a backend could not be reached; a snapshot that calls it ready ends them early.
-DOWN_SECONDS = 1.0
+DOWN_SECONDS: Final = 1.0
 #: Idle connections kept for one backend.
-MOST_IDLE = 256
+MOST_IDLE: Final = 256
 #: Connections that are being opened to it at a time.
-_MOST_OPENING = 32
+_MOST_OPENING: Final = 32
+_OUT_OF_FILES: Final = frozenset({errno.EMFILE, errno.ENFILE})
+
+
+class _Opening:
+    """A connection that a request wants: it waits for its turn, or is being opened. `deadline` is by the clock."""
+
+    __slots__ = ("_backend", "deadline", "request", "task")
+
+    def __init__(self, backend: Backend, request: Request, deadline: float) -> None:
+        self._backend = backend
+        self.request = request
+        self.deadline = deadline
+        self.task: asyncio.Task[None] | None = None
+
+    def give_up(self) -> None:
+        """Nobody wants it any more."""
+        if self.task is not None:
+            self.task.cancel()
+        else:
+            self._backend.unwanted(self)
 
 
 class Backend:
@@ -44,25 +68,31 @@ class Backend:
         endpoint: where it listens.
         counter: what happens to its requests; None for the control pages.
         is_ready: its engine is ready, by the states that were told; who was never told of is.
+        names: those that its engine answers to, where they are not all that the plan has; else None.
         ejector, seed: see balance.
     """
 
     __slots__ = (
         "_clock",
         "_connect_timeout",
+        "_descriptors",
         "_down_until",
+        "_files",
         "_idle",
         "_key_file",
         "_lines",
         "_loop",
-        "_opening",
+        "_most_idle",
+        "_open",
         "_tasks",
+        "_waiting",
         "counter",
         "ejector",
         "endpoint",
         "is_control",
         "is_ready",
         "name",
+        "names",
         "seed",
     )
 
@@ -74,6 +104,7 @@ class Backend:
         loop: asyncio.AbstractEventLoop,
         clock: Callable[[], float],
         connect_timeout: float,
+        descriptors: Descriptors,
         counter: ModelCounter | None = None,
         ejection: Ejection | None = None,
         key_file: Path | None = None,
@@ -82,18 +113,23 @@ class Backend:
         self.counter = counter
         self.is_control = counter is None
         self.is_ready = True
+        self.names: frozenset[str] | None = None
         self.ejector = Ejector(ejection or Ejection())
         self.seed = seed_of(name)
         self.endpoint = endpoint
         self._loop = loop
         self._clock = clock
         self._connect_timeout = connect_timeout
+        self._descriptors = descriptors
+        self._files = 2 if self.is_control else 1  # both ends of a connection to our own pages are here
         self._key_file = key_file
         self._lines: bytes | None = None
         self._idle: list[Upstream] = []
+        self._most_idle = MOST_IDLE
+        self._open: set[Upstream] = set()
         self._down_until = 0.0
-        self._opening = asyncio.Semaphore(_MOST_OPENING)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._waiting: dict[_Opening, None] = {}  # in the order of their deadlines
 
     def __repr__(self) -> str:
         down = ", down" if self.is_down(self._clock()) else ""
@@ -108,6 +144,27 @@ class Backend:
     def lines(self) -> bytes:
         """The header lines that every request to it has: Host, and the engine's own key, read when first needed."""
         return self._lines if self._lines is not None else self._make_lines()
+
+    @property
+    def place(self) -> tuple[Endpoint, Path | None]:
+        """Where it is asked, and with which key: another place is another engine."""
+        return self.endpoint, self._key_file
+
+    def settle(self, ejection: Ejection, *, connect_timeout: float) -> None:
+        """Go by these rules from now on."""
+        self._connect_timeout = connect_timeout
+        self.ejector.settle(ejection)
+
+    def retire(self) -> None:
+        """No further request comes here: what is idle is closed now, the others as they get free."""
+        self.is_ready = False
+        self._most_idle = 0
+        while self._idle:
+            self._idle.pop().close()
+
+    def knows(self, model: str | None) -> bool:
+        """Whether its engine answers to that name; to none it always does."""
+        return self.names is None or model is None or model in self.names
 
     def now(self) -> float:
         """The relay's clock."""
@@ -137,7 +194,7 @@ class Backend:
 
     def release(self, upstream: Upstream, now: float) -> None:
         """Keep a connection for the next request."""
-        if len(self._idle) < MOST_IDLE:
+        if len(self._idle) < self._most_idle:
             upstream.idle_since = now
             self._idle.append(upstream)
         else:
@@ -154,36 +211,95 @@ class Backend:
         while self._idle and self._idle[0].idle_since <= oldest:
             self._idle.pop(0).close()
 
+    @property
+    def idle_since(self) -> float | None:
+        """Since when one of its connections has been idle; None where none is."""
+        return self._idle[0].idle_since if self._idle else None
+
+    def close_oldest(self) -> None:
+        """Close the connection that has been idle for longest: its file is needed."""
+        upstream = self._idle.pop(0)
+        self.closed(upstream)
+        upstream.close()
+
+    def closed(self, upstream: Upstream) -> None:
+        """A connection has no file any more, or will have none after this turn of the loop."""
+        if upstream in self._open:
+            self._open.discard(upstream)
+            self._descriptors.give(self._files)
+
     def connect(self, exchange: Request) -> Callable[[], object]:
         """Open a connection for this request; returns what gives it up."""
-        task = self._loop.create_task(self._connect(exchange))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task.cancel
+        if not self._descriptors.take(self._files):
+            return self._loop.call_soon(exchange.not_connected, out_of_files()).cancel
+        opening = _Opening(self, exchange, self._clock() + self._connect_timeout)
+        if len(self._tasks) < _MOST_OPENING:
+            self._open_now(opening)
+        else:  # one burst of clients is not answered with one of connections, which would fill the engine's queue
+            self._waiting[opening] = None
+        return opening.give_up
+
+    def unwanted(self, opening: _Opening) -> None:
+        """Forget one that waits for its turn."""
+        if opening in self._waiting:
+            del self._waiting[opening]
+            self._descriptors.give(self._files)
+
+    def _open_now(self, opening: _Opening) -> None:
+        opening.task = self._loop.create_task(self._connect(opening))
+        self._tasks.add(opening.task)
+        opening.task.add_done_callback(self._give_back)
+
+    def _open_next(self) -> None:
+        """Whose turn it is now. Those before it had earlier deadlines, so nobody waits for longer than its own."""
+        while self._waiting and len(self._tasks) < _MOST_OPENING:
+            opening = next(iter(self._waiting))
+            del self._waiting[opening]
+            self._open_now(opening)
+
+    def _give_back(self, task: asyncio.Task[None] | None) -> None:
+        """Give the file back of one that is being opened, unless there is a connection that has it by now."""
+        if task in self._tasks:
+            self._tasks.discard(task)
+            self._descriptors.give(self._files)
+            self._open_next()
 
     def close(self) -> None:
-        """Close every idle connection and give up those that are being opened."""
+        """Close every idle connection and give up those that are wanted."""
+        for opening in tuple(self._waiting):
+            self.unwanted(opening)
         for task in tuple(self._tasks):
             task.cancel()
         while self._idle:
             self._idle.pop().close()
 
-    async def _connect(self, exchange: Request) -> None:
-        def make() -> Upstream:
-            return Upstream(self)
+    async def _connect(self, opening: _Opening) -> None:
+        exchange, upstream = opening.request, Upstream(self)
+
+        def make() -> asyncio.Protocol:
+            return as_protocol(upstream)
 
         try:
-            # one burst of clients is not answered with one of connections, which would fill the engine's queue
-            async with asyncio.timeout(self._connect_timeout), self._opening:
+            async with asyncio.timeout(opening.deadline - self._clock()):
                 if self.endpoint.uds:
-                    _, upstream = await self._loop.create_unix_connection(make, self.endpoint.uds)
+                    await self._loop.create_unix_connection(make, self.endpoint.uds)
                 else:
-                    _, upstream = await self._loop.create_connection(make, self.endpoint.host, self.endpoint.port)
+                    await self._loop.create_connection(make, self.endpoint.host, self.endpoint.port)
         except (OSError, TimeoutError) as error:
+            self._give_back(asyncio.current_task())
+            if error.errno in _OUT_OF_FILES:  # the engine is not to blame
+                self._descriptors.ran_out(error)
+                exchange.not_connected(out_of_files())
+                return
             log.warning("%s cannot be reached at %s: %s", self.name, self.endpoint, error or "no answer")
             self.mark_down()
             exchange.not_connected()
         else:
+            self._tasks.discard(cast("asyncio.Task[None]", asyncio.current_task()))
+            self._open_next()
+            self._open.add(upstream)
+            if upstream.is_closing():  # its file is for the one that will be tried instead
+                self.closed(upstream)
             exchange.connected(upstream)
 
     def _make_lines(self) -> bytes:
@@ -200,8 +316,8 @@ class Backend:
 
 def _read_key(path: Path) -> bytes | None:
     try:
-        value = json.loads(path.read_bytes()).get("VLLM_API_KEY")
-    except (OSError, ValueError, AttributeError) as error:
+        key = read_engine_key(path)
+    except (OSError, ValueError) as error:
         log.warning("the engine's key cannot be read from %s: %s", path, error)
         return None
-    return str(value).encode() if value else None
+    return key.encode() if key else None

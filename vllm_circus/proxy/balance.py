@@ -62,6 +62,10 @@ class Ejector:
             return f"<Ejector out for {self._pause:g} s{', being tried' if self._trying else ''}>"
         return f"<Ejector in, {self._failures} failures in a row>"
 
+    def settle(self, ejection: Ejection) -> None:
+        """Go by these rules from now on; who is out is so for as long as was said."""
+        self._rules = ejection
+
     def state(self, now: float) -> Standing:
         """OUT also while another request tries it."""
         if not self._pause:

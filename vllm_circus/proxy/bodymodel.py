@@ -12,33 +12,33 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 from vllm_circus.proxy.errors import Refused
 
-DEEPEST = 200
-_LONGEST_KEY = 1024
-_LONGEST_NAME = 1024
-_LONGEST_PART_HEADER = 8192
+DEEPEST: Final = 200
+_LONGEST_KEY: Final = 1024
+_LONGEST_NAME: Final = 1024
+_LONGEST_PART_HEADER: Final = 8192
 _QUOTE, _BACKSLASH, _OPEN = 34, 92, b"{["
 
-_WS = rb"[ \t\n\r]*+"
-_START = re.compile(rb"(?:\xef\xbb\xbf)?" + _WS + rb"\{" + _WS + rb"(\}?)")
-_KEY = re.compile(_WS + rb'"((?:[^"\\]|\\.){0,1024}+)"' + _WS + rb":" + _WS, re.DOTALL)
+_WS: Final = rb"[ \t\n\r]*+"
+_START: Final = re.compile(rb"(?:\xef\xbb\xbf)?" + _WS + rb"\{" + _WS + rb"(\}?)")
+_KEY: Final = re.compile(_WS + rb'"((?:[^"\\]|\\.){0,1024}+)"' + _WS + rb":" + _WS, re.DOTALL)
 #: A member whose key needs no decoding: with a short and flat value up to and with what follows it, or with the
 #: first byte of another value.
-_MEMBER = re.compile(
+MEMBER: Final = re.compile(
     _WS + rb'"([^"\\]{0,64}+)"' + _WS + rb":" + _WS
     + rb'(?:("[^"\\]{0,256}+"|[-+.0-9A-Za-z]{1,64}+)' + _WS + rb'([,}])|["{\[])'
 )  # fmt: skip
-_STRING = re.compile(rb'"((?:[^"\\]|\\.){0,1024}+)"', re.DOTALL)
-_SCALAR = re.compile(rb"([-+.0-9A-Za-z]{1,64}+)(?=[ \t\n\r,}])")
-_AFTER = re.compile(rb"[-+.0-9A-Za-z]*+" + _WS + rb"([,}])")
-_AFTER_BEGINNING = re.compile(rb"[-+.0-9A-Za-z]*+" + _WS)
-_BLANK = re.compile(_WS)
+_STRING: Final = re.compile(rb'"((?:[^"\\]|\\.){0,1024}+)"', re.DOTALL)
+_SCALAR: Final = re.compile(rb"([-+.0-9A-Za-z]{1,64}+)(?=[ \t\n\r,}])")
+_AFTER: Final = re.compile(rb"[-+.0-9A-Za-z]*+" + _WS + rb"([,}])")
+_AFTER_BEGINNING: Final = re.compile(rb"[-+.0-9A-Za-z]*+" + _WS)
+_BLANK: Final = re.compile(_WS)
 #: What may be skipped in one go inside a nested value: flat runs, short strings, innermost arrays and objects.
-_FLAT = re.compile(rb'(?:[^"{}\[\]]++|"[^"\\]{0,64}+"|\[[^"{}\[\]]*+\]|\{[^"{}\[\]]*+\})*+')
-_WINDOW = 8192
+FLAT: Final = re.compile(rb'(?:[^"{}\[\]]++|"[^"\\]{0,64}+"|\[[^"{}\[\]]*+\]|\{[^"{}\[\]]*+\})*+')
+_WINDOW: Final = 8192
 
 
 class BadBody(Refused):
@@ -138,7 +138,7 @@ class JsonModel:
         return at
 
     def _member(self, data: bytes, at: int) -> int:
-        match = _MEMBER.match(data, at)
+        match = MEMBER.match(data, at)
         if match is not None:
             key, value, after = match.groups()
             end = match.end()
@@ -205,7 +205,7 @@ class JsonModel:
     def _nested(self, data: bytes, at: int) -> int:
         size = len(data)
         while True:
-            at = _FLAT.match(data, at).end()  # type: ignore[union-attr]  # it matches nothing, too
+            at = FLAT.match(data, at).end()  # type: ignore[union-attr]  # it matches nothing, too
             if at == size:
                 return at
             byte = data[at]
@@ -230,7 +230,7 @@ class JsonModel:
         if self._escaped and at < len(data):
             self._escaped = False
             at += 1
-        end = _string_end(data, at)
+        end = string_end(data, at)
         if end < 0:
             tail = data[at:]
             self._escaped = (len(tail) - len(tail.rstrip(b"\\"))) % 2 == 1
@@ -246,10 +246,10 @@ class JsonModel:
         self.name = name
 
 
-_SCALAR_BYTE = tuple(chr(byte) in "-+.0123456789" or (chr(byte).isalpha() and byte < 128) for byte in range(256))
+_SCALAR_BYTE: Final = tuple(chr(byte) in "-+.0123456789" or (chr(byte).isalpha() and byte < 128) for byte in range(256))
 
 
-def _string_end(data: bytes, at: int) -> int:
+def string_end(data: bytes, at: int) -> int:
     """Index after the quote that ends the string whose inside is at `at`, or -1.
 
     Long strings without escaped quotes are the rule, and `find` is many times faster than any expression.
@@ -304,12 +304,12 @@ def _wrong_type() -> Refused:
     return Refused(400, "bad_model", "`model` must be a string.", param="model")
 
 
-_DISPOSITION_NAME = re.compile(
+_DISPOSITION_NAME: Final = re.compile(
     rb"(?im)^content-disposition:[ \t]*form-data\b"
     rb'(?:[^;"\r\n]|"(?:[^"\\\r\n]|\\.)*+"|;(?![ \t]*name=))*+;[ \t]*name=(?:"((?:[^"\\\r\n]|\\.)*)"|([^;\s"]+))'
 )
-_BOUNDARIES = re.compile(rb"(?i);[ \t]*boundary\b")
-_BOUNDARY = re.compile(rb'(?i);[ \t]*boundary=(?:"([^"\r\n]{1,70})"|([^;\s",]{1,70}))')
+_BOUNDARIES: Final = re.compile(rb"(?i);[ \t]*boundary\b")
+_BOUNDARY: Final = re.compile(rb'(?i);[ \t]*boundary=(?:"([^"\r\n]{1,70})"|([^;\s",]{1,70}))')
 
 
 class FormModel:
@@ -318,13 +318,7 @@ class FormModel:
     __slots__ = ("_delimiter", "_part", "_rest", "_seen", "conflict", "name")
 
     def __init__(self, content_type: bytes) -> None:
-        """Raises BadBody where the content type names no boundary."""
-        match = _BOUNDARY.search(content_type)
-        if match is None:
-            raise BadBody("The multipart form has no boundary.")
-        if len(_BOUNDARIES.findall(content_type)) > 1:  # readers differ in which one they take
-            raise BadBody("The multipart form has several boundaries.")
-        self._delimiter = b"\r\n--" + (match[1] or match[2])
+        self._delimiter = form_delimiter(content_type)
         self._rest = b"\r\n"  # so that the first delimiter looks like every other
         self._part = "preamble"  # what the rest is in: preamble, header, model (the field), other, end
         self._seen = False
@@ -357,9 +351,7 @@ class FormModel:
             if len(data) - at > _LONGEST_PART_HEADER:
                 raise BadBody("A part of the multipart form has no end to its header.")
             return ~at
-        match = _DISPOSITION_NAME.search(data, at, end)
-        named = match is not None and (match[1] or match[2]) == b"model"
-        self._part = "model" if named else "other"
+        self._part = "model" if is_model_part(data, at, end) else "other"
         return end + 2  # the second CRLF may begin the delimiter of an empty part
 
     def _content(self, data: bytes, at: int) -> int:
@@ -386,6 +378,22 @@ class FormModel:
             self.conflict = True
         self._seen = True
         self.name = name
+
+
+def form_delimiter(content_type: bytes) -> bytes:
+    """What stands between the parts of a form. Raises BadBody where the content type does not say."""
+    match = _BOUNDARY.search(content_type)
+    if match is None:
+        raise BadBody("The multipart form has no boundary.")
+    if len(_BOUNDARIES.findall(content_type)) > 1:  # readers differ in which one they take
+        raise BadBody("The multipart form has several boundaries.")
+    return b"\r\n--" + (match[1] or match[2])
+
+
+def is_model_part(data: bytes, at: int, end: int) -> bool:
+    """Whether the part whose header stands there is the field `model`."""
+    match = _DISPOSITION_NAME.search(data, at, end)
+    return match is not None and (match[1] or match[2]) == b"model"
 
 
 def _long_field() -> BadBody:

@@ -2,32 +2,43 @@
 
 Rules: an answer is never taken away by its own end: what the client still sends is read for a moment before the
 connection is closed, since a reset would overtake the answer. Where a plain end would look like the end of a whole
-answer, the connection is reset instead; TLS says goodbye before it closes, so there the reset waits until what was
-written has gone out. Nobody's large upload holds the loop for longer than one read.
+answer, the connection is reset instead, whoever ends it, a signal that nobody can catch included; TLS says goodbye
+before it closes, so there the reset waits until what was written has gone out. Nobody's large upload holds the loop
+for longer than one read, and nobody who takes nothing of a last answer keeps its connection for long.
 """
 
 from __future__ import annotations
 
 import asyncio
 from math import inf
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from vllm_circus.proxy.head import forwarded_lines
-from vllm_circus.proxy.sockets import has_left, reset_on_close
+from vllm_circus.proxy.sockets import has_left, is_at_rest, reset_on_close, unsent
 
 if TYPE_CHECKING:
+    from vllm_circus.proxy.exchange import Exchange
     from vllm_circus.proxy.relay import Relay
 
 #: Bytes of one read after which the others have their turn: uvloop reads 256,000 at a time, and where it got all of
 #: them libuv goes on reading, 32 times. Shorter reads end by themselves, and a pause costs two system calls.
-LARGE_READ = 250_000
-#: Seconds that a connection which is to close is still read from, or may take to be written to.
-LINGER_SECONDS = 2.0
+LARGE_READ: Final = 250_000
+#: Seconds that a connection which is to close is still read from, or may take to be written to; and as many more,
+#: up to so many, as the client goes on to send this many bytes from one look to the next.
+LINGER_SECONDS: Final = 2.0
+LINGER_MOST: Final = 30.0
+LINGER_PIECE: Final = 64 << 10
+#: Seconds between two looks at a last answer that is not taken: who has taken nothing in between is given up.
+READER_SECONDS: Final = 5.0
+#: Seconds that an idle connection is left while draining, for a request that is already under way.
+DRAIN_GRACE: Final = 1.0
+#: Seconds that a connection which is needed for others is left for its first request.
+FIRST_GRACE: Final = 1.0
 #: Seconds that the last bytes before a reset have to go out behind TLS.
-_LAST_BYTES = 0.1
+_LAST_BYTES: Final = 0.1
 
 
-class Connection(asyncio.Protocol):
+class Connection:
     """See the module.
 
     Attributes:
@@ -38,13 +49,19 @@ class Connection(asyncio.Protocol):
     """
 
     __slots__ = (
+        "_buffer",
         "_deadline",
+        "_discarded",
+        "_exchange",
+        "_first_deadline",
+        "_last_deadline",
         "_lingering",
         "_paused",
         "_paused_at",
         "_read_paused",
         "_relay",
         "_transport",
+        "_untaken",
         "forwarded",
         "peer",
         "secure",
@@ -55,10 +72,44 @@ class Connection(asyncio.Protocol):
     def __init__(self, relay: Relay) -> None:
         self._relay = relay
         self._transport: asyncio.Transport | None = None
+        self._exchange: Exchange | None = None
+        self._buffer = b""  # of later requests
         self._lingering = self._read_paused = self.write_paused = self.secure = False
-        self._deadline = inf
+        self._deadline = self._first_deadline = inf
+        self._last_deadline = 0.0
+        self._untaken = self._discarded = 0  # bytes of the last answer, when last looked at; bytes since then
         self._paused = self._paused_at = 0.0  # seconds in which the present request was not read, and since when
         self.peer = self.forwarded = b""
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it waits for a request of which nothing has come."""
+        return self._exchange is None and not self._buffer and not self._lingering
+
+    def is_new(self, now: float) -> bool:
+        """Whether it has only just come, and asked for nothing yet."""
+        if self._deadline != self._first_deadline or self._exchange is not None or self._lingering:
+            return False
+        return now < self._first_deadline - self._relay.limits.header_timeout + FIRST_GRACE
+
+    def idle_since(self, now: float) -> float | None:
+        """Since when it has waited for a request, and could be closed; None where it is not idle, or has just come."""
+        transport = self._transport
+        if self._exchange is not None or self._buffer or self._lingering or self.write_paused or transport is None:
+            return None
+        limits = self._relay.limits
+        if self._deadline == self._first_deadline:  # it has never asked
+            return None if self.is_new(now) else self._deadline - limits.header_timeout
+        return self._deadline - limits.keep_alive
+
+    def give_way(self) -> bool:
+        """Close it while it is idle; False where part of a request is there, unread, or of an answer, unsent."""
+        transport = self._transport
+        if transport is None or transport.is_closing() or not is_at_rest(transport):
+            return False
+        self._lingering = True
+        transport.abort()
+        return True
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See asyncio.Protocol."""
@@ -68,7 +119,7 @@ class Connection(asyncio.Protocol):
         self.peer = name[0].encode() if isinstance(name, tuple) else b"unix"
         self.secure = transport.get_extra_info("sslcontext") is not None
         self.forwarded = forwarded_lines(self.peer, secure=self.secure)
-        self._deadline = self._relay.clock() + self._relay.limits.header_timeout
+        self._deadline = self._first_deadline = self._relay.clock() + self._relay.limits.header_timeout
 
     def pause_reading(self) -> None:
         """Take no more from the client."""
@@ -88,10 +139,21 @@ class Connection(asyncio.Protocol):
             if not self._transport.is_closing():
                 self._transport.resume_reading()
 
+    def drain(self) -> None:
+        """The worker is to end: an idle connection gets a moment for a request that is under way."""
+        if self.is_idle:
+            self._deadline = min(self._deadline, self._relay.clock() + DRAIN_GRACE)
+
     def abort(self) -> None:
-        """End it now."""
+        """End it now; who was not sent everything is to be able to tell."""
         if self._transport is not None:
+            if self._transport.get_write_buffer_size():
+                reset_on_close(self._transport)
             self._transport.abort()
+
+    def tear_on_close(self, *, on: bool) -> None:
+        """From here on a plain end would look like that of a whole answer, or no longer would: let it be a reset."""
+        reset_on_close(self._transport, on=on)
 
     def _take_turns(self) -> None:
         """Let the other connections have their turn before more is read."""
@@ -115,7 +177,9 @@ class Connection(asyncio.Protocol):
             return
         if linger and transport.can_write_eof():
             self.resume_reading()
-            self._deadline = self._relay.clock() + LINGER_SECONDS
+            now = self._relay.clock()
+            self._deadline = now + LINGER_SECONDS
+            self._last_deadline = now + LINGER_MOST
             transport.write_eof()
         else:
             transport.close()
@@ -129,11 +193,20 @@ class Connection(asyncio.Protocol):
         else:
             self._close(linger=False)
 
-    def _give_up(self) -> None:
-        """End it now; who was not sent everything is to be able to tell."""
-        if self._transport is not None and self._transport.get_write_buffer_size():
-            reset_on_close(self._transport)
-        self.abort()
+    def _await_reader(self, now: float) -> None:
+        """Leave who reads a last answer the time for it: for all that is left as much as for one piece before."""
+        self._last_deadline = now + self._relay.limits.idle_timeout
+        self._deadline = min(now + READER_SECONDS, self._last_deadline)
+
+    def _linger_on(self, now: float) -> None:
+        """The time of a connection that is to close is over: end it, unless its client still reads, or still sends."""
+        untaken = unsent(self._transport)
+        goes_on = untaken not in {0, self._untaken} or self._discarded >= LINGER_PIECE
+        if now < self._last_deadline and goes_on:
+            self._untaken, self._discarded = untaken, 0
+            self._deadline = min(now + READER_SECONDS, self._last_deadline)
+        else:
+            self.abort()
 
     def _abort_if_left(self) -> None:
         if self._transport is not None and has_left(self._transport):

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Final
 
-_EXPOSED = b"access-control-expose-headers: x-request-id, retry-after, x-vllm-circus-error\r\n"
-_ASKED_HEADERS = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z, \t-]{1,1024}")
-_MAX_AGE = 600
+_EXPOSED: Final = (
+    b"access-control-expose-headers: x-request-id, retry-after, x-vllm-circus-error, x-vllm-circus-fallback\r\n"
+)
+_ASKED_HEADERS: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z, \t-]{1,1024}")
+_MAX_AGE: Final = 600
 
 
 class Cors:

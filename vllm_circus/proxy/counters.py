@@ -11,7 +11,7 @@ import time
 from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from vllm_circus.bus.messages import (
     CHUNK_GAP_BUCKETS,
@@ -26,18 +26,18 @@ if TYPE_CHECKING:
     from vllm_circus.proxy.exchange import Exchange
 
 #: Status under which a request is counted whose client left before the end; the number is nginx's.
-CLIENT_LEFT = 499
+CLIENT_LEFT: Final = 499
 
 #: Bytes of a response's end that are searched for its usage.
-TAIL_WINDOW = 16_384
-_USAGE = re.compile(rb'"usage"[ \t\r\n]*:[ \t\r\n]*\{')
-_BACKSLASH = 92
+TAIL_WINDOW: Final = 16_384
+_USAGE: Final = re.compile(rb'"usage"[ \t\r\n]*:[ \t\r\n]*\{')
+_BACKSLASH: Final = 92
 #: As vLLM writes it.
-_USUAL = re.compile(
+_USUAL: Final = re.compile(
     rb'"usage":\{"prompt_tokens":([0-9]{1,12}),"total_tokens":[0-9]{1,12},"completion_tokens":([0-9]{1,12})[,}]'
 )
-_PROMPT = re.compile(rb'"(?:prompt_tokens|input_tokens)"[ \t\r\n]*:[ \t\r\n]*([0-9]{1,12})')
-_COMPLETION = re.compile(rb'"(?:completion_tokens|output_tokens)"[ \t\r\n]*:[ \t\r\n]*([0-9]{1,12})')
+_PROMPT: Final = re.compile(rb'"(?:prompt_tokens|input_tokens)"[ \t\r\n]*:[ \t\r\n]*([0-9]{1,12})')
+_COMPLETION: Final = re.compile(rb'"(?:completion_tokens|output_tokens)"[ \t\r\n]*:[ \t\r\n]*([0-9]{1,12})')
 
 
 class Distribution:
@@ -127,10 +127,16 @@ class Counters:
     """All counters of this worker. `worker` is unique for ever: the pid and the wall clock at its start."""
 
     def __init__(self, models: Iterable[str], pid: int) -> None:
-        self.models = {name: ModelCounter() for name in models}
+        self.models: dict[str, ModelCounter] = {}
+        self.add(models)
         self.unrouted: Counter[int] = Counter()
         self._pid = pid
         self._worker = f"{pid}-{time.time_ns()}"
+
+    def add(self, models: Iterable[str]) -> None:
+        """Count for these as well; those that are gone from the plan keep what they have."""
+        for name in models:
+            self.models.setdefault(name, ModelCounter())
 
     def message(self, *, sequence: int, connections: int, leaving: bool = False) -> WorkerMessage:
         """What is pushed to the stats plugin."""

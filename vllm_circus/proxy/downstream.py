@@ -10,9 +10,9 @@ second, not per byte.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from vllm_circus.proxy.connection import LARGE_READ, Connection
+from vllm_circus.proxy.connection import DRAIN_GRACE, LARGE_READ, Connection
 from vllm_circus.proxy.errors import BadMessage, Refused, answer
 from vllm_circus.proxy.exchange import Exchange
 from vllm_circus.proxy.framing import MORE
@@ -20,6 +20,7 @@ from vllm_circus.proxy.glance import SMALL, model_at_a_glance
 from vllm_circus.proxy.head import check_beginning
 from vllm_circus.proxy.pace import body_deadline
 from vllm_circus.proxy.reception import NOTHING
+from vllm_circus.proxy.sockets import has_ended
 
 if TYPE_CHECKING:
     import asyncio
@@ -27,35 +28,28 @@ if TYPE_CHECKING:
     from vllm_circus.proxy.relay import Relay
 
 #: Bytes of later requests that may wait for the present one.
-PIPELINE_ROOM = 64 << 10
-#: Seconds that an idle connection is left while draining, for a request that is already under way.
-DRAIN_GRACE = 1.0
+PIPELINE_ROOM: Final = 64 << 10
+#: Requests that one connection may have answered in one turn of the loop.
+MOST_IN_A_TURN: Final = 16
 #: Seconds after a client's half-close before it is asked whether it is still there, and until its answer is looked for.
-_HALF_CLOSE_PROBE = 0.25
-_HALF_CLOSE_ANSWER = 0.1
-_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-_EMPTY_LINES = re.compile(rb"\A(?:\r\n)++")
+_HALF_CLOSE_PROBE: Final = 0.25
+_HALF_CLOSE_ANSWER: Final = 0.1
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+_EMPTY_LINES: Final = re.compile(rb"\A(?:\r\n)++")
 
 
 class Downstream(Connection):
     """See the module."""
 
-    __slots__ = ("_buffer", "_exchange", "_half_closed", "_parsing")
+    __slots__ = ("_half_closed", "_parsing")
 
     def __init__(self, relay: Relay) -> None:
         super().__init__(relay)
-        self._exchange: Exchange | None = None
-        self._buffer = b""
         self._parsing = self._half_closed = False
 
     def __repr__(self) -> str:
         doing = "busy" if self._exchange else "lingering" if self._lingering else "idle"
         return f"<Downstream from {self.peer.decode()}, {doing}>"
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether it waits for a request of which nothing has come."""
-        return self._exchange is None and not self._buffer and not self._lingering
 
     # what the loop tells
 
@@ -69,8 +63,8 @@ class Downstream(Connection):
         exchange = self._exchange
         if exchange is None:
             if self._lingering:
-                return
-            if self._buffer or self.write_paused or not self._plain(data):
+                self._discarded += len(data)
+            elif self._buffer or self.write_paused or not self._plain(data):
                 self._requests(data)
         elif exchange.is_tunnel:
             exchange.send_on(data)
@@ -120,7 +114,6 @@ class Downstream(Connection):
         if self._exchange is not None:
             self._exchange.resume()
         elif not self._lingering:
-            self.resume_reading()
             limits = self._relay.limits
             self._deadline = self._relay.clock() + (limits.header_timeout if self._buffer else limits.keep_alive)
             self._relay.loop.call_soon(self._requests, b"")
@@ -154,20 +147,21 @@ class Downstream(Connection):
         """The answer is written: on to the next request, or to the end."""
         exchange, self._exchange = self._exchange, None
         relay = self._relay
-        if not keep_alive or (self._half_closed and not self._buffer):
-            complete = exchange is not None and exchange.complete
-            self._buffer = b""
-            self._close(linger=not complete)
-            # a slow reader is left the time that it has between two pieces; TLS may wait for a goodbye alone
-            if complete and (self.write_paused or not self.secure):
-                self._deadline = now + relay.limits.idle_timeout
+        if not keep_alive or (self._half_closed and not self._buffer and not self._parsing):
+            self._take_leave(complete=exchange is not None and exchange.complete, now=now)
             return
-        if self._read_paused:
-            self.resume_reading()
         limit = DRAIN_GRACE if relay.draining else relay.limits.keep_alive
         self._deadline = now + (relay.limits.idle_timeout if self.write_paused else limit)
-        if self._buffer and not self._parsing:
+        if (self._buffer or self._read_paused) and not self._parsing:
             relay.loop.call_soon(self._requests, b"")
+
+    def _take_leave(self, *, complete: bool, now: float) -> None:
+        """The last answer is written: close, and where the client has sent more let it read that answer first."""
+        more = bool(self._buffer) or self._read_paused or not complete
+        self._buffer = b""
+        self._close(linger=more)
+        if not more and (self.write_paused or not self.secure):  # TLS may wait for a goodbye alone
+            self._await_reader(now)
 
     def cut(self, *, reset: bool) -> None:
         """End the connection in the middle of an answer; with `reset` a plain end would look like a whole answer."""
@@ -177,11 +171,6 @@ class Downstream(Connection):
             self._reset()
         else:
             self._close(linger=False)
-
-    def drain(self) -> None:
-        """The worker is to end: an idle connection gets a moment for a request that is under way."""
-        if self.is_idle:
-            self._deadline = min(self._deadline, self._relay.clock() + DRAIN_GRACE)
 
     def end(self) -> None:
         """The worker ends: say so to who waits for an answer."""
@@ -193,21 +182,39 @@ class Downstream(Connection):
     def check(self, now: float) -> None:
         """Called a few times a second: whether a time limit has passed."""
         exchange = self._exchange
-        if exchange is not None and (exchange.complete or exchange.waiting):
+        if exchange is not None:
+            self._check_exchange(exchange, now)
+        elif now < self._deadline:
+            return
+        elif self._lingering:
+            self._linger_on(now)
+        elif self._buffer:
+            self._malformed(BadMessage("The request's header took too long.", status=408, code="request_timeout"))
+        else:
+            self.abort()
+
+    def _check_exchange(self, exchange: Exchange, now: float) -> None:
+        if self._read_paused:
+            self._look_for_end(exchange)
+        if exchange.complete or exchange.waiting or exchange.status:
             exchange.check(now)
             if self._half_closed:
                 self._abort_if_left()
+        if exchange.complete or exchange.status or self._exchange is not exchange or now < self._deadline:
             return
-        if now < self._deadline:
-            return
-        if exchange is not None and self._read_paused:
-            exchange.fail(Refused(504, "engine_timeout", "The engine does not take the request.", retry_after=1))
-        elif exchange is not None:
+        if not self._read_paused:
             exchange.fail(BadMessage("The request's body stopped coming.", status=408, code="request_timeout"))
-        elif self._buffer and not self._lingering:
-            self._malformed(BadMessage("The request's header took too long.", status=408, code="request_timeout"))
-        else:
-            self._give_up()
+        elif not exchange.waiting:
+            exchange.fail(Refused(504, "engine_timeout", "The engine does not take the request.", retry_after=1))
+
+    def _look_for_end(self, exchange: Exchange) -> None:
+        """A client that is not read from is not seen to leave: ask its kernel's word for it."""
+        if self._half_closed or exchange.is_tunnel or not has_ended(self._transport):
+            return
+        if exchange.complete:
+            self.eof_received()
+        else:  # what is left of the body is here, or never comes
+            self.resume_reading()
 
     # reading
 
@@ -233,18 +240,19 @@ class Downstream(Connection):
         return True
 
     def _requests(self, data: bytes) -> None:
-        """Take as many requests as are whole and answered at once; leave the rest in the buffer."""
+        """Take as many requests as are whole and answered at once, and no more than a turn's; the rest waits."""
         if self._lingering:
             return
-        if self._exchange is not None or self.write_paused:
+        if self._has_to_wait():
             self._keep(data)
             return
         fresh = not self._buffer
         data = self._buffer + data if self._buffer else data
         self._buffer = b""
         self._parsing = True
+        left = MOST_IN_A_TURN
         try:
-            while data and self._exchange is None and not self._lingering and not self.write_paused:
+            while data and left and not self._has_to_wait() and not self._lingering:
                 end = data.find(b"\r\n\r\n") + 4
                 if end < 4 or data.startswith(b"\r\n"):
                     if data.startswith(b"\r\n"):  # RFC 9112, section 2.2: empty lines before a request
@@ -254,18 +262,41 @@ class Downstream(Connection):
                     return
                 data = self._request(data, end)
                 fresh = True
+                left -= 1
         except BadMessage as error:
             self._malformed(error)
             return
         finally:
             self._parsing = False
+        if not self._lingering:
+            self._leave_rest(data, turn_over=not left)
+
+    def _leave_rest(self, data: bytes, *, turn_over: bool) -> None:
+        """Keep the rest for later, and read on while there is room; a body that is still coming sees to that itself."""
+        exchange = self._exchange
         self._buffer = data
+        if self._half_closed and not data and exchange is None:
+            self._take_leave(complete=True, now=self._relay.clock())
+            return
+        if data and turn_over:
+            self._relay.loop.call_soon(self._requests, b"")
+        if len(data) > PIPELINE_ROOM:
+            self.pause_reading()
+        elif self._read_paused and (exchange is None or exchange.complete):
+            deadline = self._deadline
+            self.resume_reading()
+            self._deadline = deadline
+
+    def _has_to_wait(self) -> bool:
+        """Whether the next request is not to be begun yet."""
+        return self._exchange is not None or self.write_paused
 
     def _wait_for_head(self, data: bytes, *, fresh: bool) -> None:
         check_beginning(data, self._relay.limits)
         self._buffer = data
         if fresh:
             self._deadline = self._relay.clock() + self._relay.limits.header_timeout
+        self.resume_reading()
 
     def _request(self, data: bytes, end: int) -> bytes:
         """Begin one request, whose head ends at `end`; returns what follows it. Raises BadMessage for a bad head."""
@@ -284,6 +315,7 @@ class Downstream(Connection):
             return data[end:]
         if exchange.complete:
             return data[end:]
+        self.resume_reading()
         self._paused = 0.0
         self._expect_more(exchange)
         if head.expects and exchange.has_body and end == len(data):
@@ -353,9 +385,12 @@ class Downstream(Connection):
         An interim response is something that every HTTP/1.1 client has to take (RFC 9110, section 15.2); one that
         speaks HTTP/1.0 cannot be asked and is taken for gone.
         """
-        if self._exchange is not exchange or exchange.status or self._transport is None:
+        if self._exchange is not exchange or self._transport is None or (exchange.status and not exchange.waiting):
             return
-        if exchange.head.minor:
+        if exchange.status:
+            exchange.comment()
+            self._relay.loop.call_later(_HALF_CLOSE_ANSWER, self._abort_if_left)
+        elif exchange.head.minor:
             self.write(_CONTINUE)
             self._relay.loop.call_later(_HALF_CLOSE_ANSWER, self._abort_if_left)
         else:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import json
 from email.utils import formatdate
-from typing import Any
+from typing import Any, Final
 
 from vllm_circus.errors import CircusError
 from vllm_circus.logline import clean
 
-REASONS = {
+REASONS: Final = {
     200: b"OK",
     204: b"No Content",
     400: b"Bad Request",
@@ -35,7 +35,7 @@ REASONS = {
     504: b"Gateway Timeout",
     505: b"HTTP Version Not Supported",
 }
-_ANTHROPIC_TYPES = {
+_ANTHROPIC_TYPES: Final = {
     401: "authentication_error",
     403: "permission_error",
     404: "not_found_error",
@@ -43,7 +43,7 @@ _ANTHROPIC_TYPES = {
     429: "rate_limit_error",
     503: "overloaded_error",
 }
-_LONGEST_NAME = 200
+_LONGEST_NAME: Final = 200
 
 
 class Refused(CircusError):
@@ -86,6 +86,14 @@ class Refused(CircusError):
         )
 
 
+class EngineRefusal(Refused):
+    """An engine's error for a stream that was answered before. `document` is its JSON, None where that will not do."""
+
+    def __init__(self, status: int, document: bytes | None) -> None:
+        super().__init__(status, "engine_error", f"The engine answered with status {status}.")
+        self.document = document
+
+
 class BadMessage(Refused):
     """A request that is not well-formed: 400 unless it says otherwise, and the connection ends."""
 
@@ -110,6 +118,12 @@ def unknown_response(name: str) -> Refused:
     return Refused(404, "response_not_found", f"No engine has stored the response `{name}`.", param="response_id")
 
 
+def unsure_response(name: str, param: str, retry_after: int) -> Refused:
+    """503 for a stored response that no engine has which answers now, while others may; `param` named it."""
+    words = f"The response `{name}` may be stored by an engine that does not answer now."
+    return Refused(503, "model_not_ready", words, param=param, retry_after=retry_after)
+
+
 def unknown_path() -> Refused:
     """404 for a path that is not public."""
     return Refused(404, "unknown_path", "There is no such path here.")
@@ -124,6 +138,11 @@ def not_ready(name: str, words: str, reason: str, retry_after: int) -> Refused:
     """503 for a model that is configured and cannot answer now; `words` follow its name in the message."""
     why = f": {clean(reason)}" if reason else ""
     return Refused(503, "model_not_ready", f"The model `{name}` {words}{why}.", param="model", retry_after=retry_after)
+
+
+def out_of_files() -> Refused:
+    """503 for a request whose engine's connection would be one file too many, while nobody is idle."""
+    return Refused(503, "overloaded", "Too many connections are busy here.", retry_after=1)
 
 
 def body_of(error: Refused, *, anthropic: bool, request_id: str) -> bytes:
@@ -163,5 +182,6 @@ def answer(
 
 def stream_error(error: Refused, *, anthropic: bool, request_id: bytes) -> bytes:
     """An error as an event of a stream that has begun; no `[DONE]` follows, since nothing was done."""
-    body = body_of(error, anthropic=anthropic, request_id=request_id.decode("ascii"))
+    body = error.document if isinstance(error, EngineRefusal) else None
+    body = body or body_of(error, anthropic=anthropic, request_id=request_id.decode("ascii"))
     return b"event: error\ndata: %b\n\n" % body if anthropic else b"data: %b\n\n" % body

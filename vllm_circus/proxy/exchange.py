@@ -13,26 +13,32 @@ Rules:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from math import inf
+from typing import TYPE_CHECKING, Final
 
 from vllm_circus.proxy.allow import Where
 from vllm_circus.proxy.counters import CLIENT_LEFT, TAIL_WINDOW
+from vllm_circus.proxy.early import EarlyStream, chunked, comment, first_comment, head_of
 from vllm_circus.proxy.errors import Refused, stream_error
 from vllm_circus.proxy.reply import ERROR_HEADER, ResponseHead, client_head
 from vllm_circus.proxy.request import Request
 from vllm_circus.proxy.usage import UsageFilter, as_chunk
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from vllm_circus.proxy.downstream import Downstream
     from vllm_circus.proxy.framing import Framing
     from vllm_circus.proxy.reception import Prepared
     from vllm_circus.proxy.relay import Relay
     from vllm_circus.proxy.upstream import Upstream
 
-LAST_CHUNK = b"0\r\n\r\n"
-_AT_AN_EVENT_END = (b"\n\n", b"\n\n\r\n", b"\r\n\r\n")
+LAST_CHUNK: Final = b"0\r\n\r\n"
+_AT_AN_EVENT_END: Final = (b"\n\n", b"\n\n\r\n", b"\r\n\r\n")
+#: Refusals that say nothing about an engine, though their status is that of a server at fault.
+_OURS: Final = frozenset({"overloaded", "shutting_down"})
 #: Pieces of a stream's end that are kept: its usage may be split over them.
-_TAIL_PIECES = 4
+_TAIL_PIECES: Final = 4
 
 
 class Exchange(Request):
@@ -46,10 +52,12 @@ class Exchange(Request):
     """
 
     __slots__ = (
+        "_ends_with_connection",
         "_filter",
         "_framing",
         "_is_stream",
         "_tail",
+        "_unsent",
         "_write",
         "began",
         "chunks",
@@ -66,14 +74,14 @@ class Exchange(Request):
         self, relay: Relay, down: Downstream, prepared: Prepared, length: int | None, request_id: bytes
     ) -> None:
         Request.__init__(self, relay, down, prepared, length, request_id)
-        self._write = down.write
+        self._write: Callable[[bytes], object] = down.write
         self._framing: Framing | None = None
         self._filter: UsageFilter | None = None
         self._tail: list[bytes] = []
-        self._is_stream = self.is_tunnel = self.unchunked = self.keep_alive = False
+        self._is_stream = self.is_tunnel = self.unchunked = self.keep_alive = self._ends_with_connection = False
         self.began = relay.clock()
         self.first_at = self.last_at = 0.0
-        self.status = self.chunks = self.response_bytes = 0
+        self.status = self.chunks = self.response_bytes = self._unsent = 0
 
     # the response
 
@@ -125,6 +133,9 @@ class Exchange(Request):
                 self._filter = UsageFilter()
         self.unchunked = client.minor == 0 and head.is_chunked
         ends = self.unchunked or (framing is not None and framing.ends_with_connection)
+        if ends:
+            self._ends_with_connection = True
+            self.down.tear_on_close(on=True)
         self.keep_alive = client.keep_alive and self.complete and not ends and not self._relay.draining
         return client_head(
             head,
@@ -185,14 +196,23 @@ class Exchange(Request):
         """A piece of a stream of which something was taken out: its chunks are made anew."""
         return data if self.unchunked else as_chunk(data)
 
-    def tunnel(self, head: bytes, rest: bytes) -> None:
-        """The connection is a tunnel from here on."""
+    def tunnel(self, head: ResponseHead, rest: bytes) -> None:
+        """The connection is a tunnel from here on; `rest` is what has come of it."""
         self.status = 101
         self.is_tunnel = True
         if self.is_trial:
             self._is_well()
         self.last_at = self._clock()
-        self._write(head + rest)
+        self._write(
+            b"%bconnection: Upgrade\r\nupgrade: %b\r\n%b%b\r\n%b"
+            % (
+                head.start,
+                self.head.upgrade,
+                b"" if head.names_request else b"x-request-id: %b\r\n" % self.request_id,
+                self._extra(head),
+                rest,
+            )
+        )
         early = self.down.take_buffer()
         if early:
             self.send_on(early)
@@ -218,6 +238,8 @@ class Exchange(Request):
         self._upstream = None
         if self._filter is not None:
             self._write(self._filtered(self._filter.end()) + (b"" if self.unchunked else LAST_CHUNK))
+        if self._ends_with_connection:
+            self.down.tear_on_close(on=False)
         if self.counter is not None and self._tail:
             self.counter.add_usage(b"".join(self._tail))
         self._close_account(self.status, now)
@@ -240,28 +262,28 @@ class Exchange(Request):
             return
         self.fail(Refused(502, "engine_lost", f"The engine of `{backend.name}` closed the connection.", retry_after=1))
 
-    def broken(self, why: str) -> None:
+    def broken(self, why: str | Refused) -> None:
         """The backend's response cannot be handed on."""
         self._upstream = None
         if not self._over:
-            self.fail(Refused(502, "bad_response", f"The answer cannot be handed on: {why}."))
+            said = f"The answer cannot be handed on: {why}."
+            self.fail(why if isinstance(why, Refused) else Refused(502, "bad_response", said))
 
     def fail(self, error: Refused) -> None:
         """Answer it ourselves, or cut the answer that has begun."""
         self._leave_backend()
+        blameless = error.http_status < 500 or error.code in _OURS
         if not self.status:
-            self._close_account(error.http_status, self._clock())
+            self._close_account(error.http_status, self._clock(), blameless=blameless)
             self.down.refuse(error, self)
             return
-        if self._is_stream and self._framing is not None and self._framing.between and self._at_event_end():
+        if self._takes_event():
             event = stream_error(error, anthropic=self.is_anthropic, request_id=self.request_id)
             if self._filter is not None:
                 event = self._filter.end() + event
-            plain = self.unchunked or self._framing.ends_with_connection
-            self._write(event if plain else as_chunk(event))
-        by_end = self.unchunked or (self._framing is not None and self._framing.ends_with_connection)
-        self._close_account(self.status, self._clock(), cut=True, blameless=error.http_status < 500)
-        self.down.cut(reset=by_end)
+            self._write(event if self._ends_with_connection or self.early is not None else as_chunk(event))
+        self._close_account(self.status, self._clock(), cut=True, blameless=blameless)
+        self.down.cut(reset=self._ends_with_connection)
 
     def abort(self) -> None:
         """The client left."""
@@ -271,31 +293,80 @@ class Exchange(Request):
 
     def check(self, now: float) -> None:
         """Called now and then: whether the backend took too long, or a place in the queue did not come."""
-        if self.waiting:
-            if now >= self._deadline:
-                self.fail(Refused(503, "queue_timeout", "No engine had time for the request.", retry_after=1))
-        elif now >= (self.last_at + self._relay.limits.idle_timeout if self.last_at else self._deadline):
-            if self.status and self.down.write_paused:  # the engine is not to blame, nor to be left alone for it
-                self.fail(Refused(408, "client_timeout", "The client does not take the answer."))
-            else:
-                self.fail(Refused(504, "engine_timeout", "The engine took too long.", retry_after=1))
+        if self.waiting is not None and self._group is not None:
+            self._group.look_after(self, self.waiting.since)
+            self._keep_company(now, self._group.comments)
+        elif self.last_at:
+            if now >= self.last_at + self._relay.limits.idle_timeout:
+                self._stalled()
+        elif self._deadline != inf and not self._goes_out() and now >= self._deadline:
+            self._stalled()
 
-    def pause(self) -> None:
-        """The client is slow."""
-        if self._upstream is not None:
-            self._upstream.pause()
+    def _goes_out(self) -> bool:
+        """Whether the engine has taken some more of the request since the last look: its time begins at the end."""
+        unsent = self._upstream.unsent if self._upstream is not None else 0
+        if unsent == self._unsent:
+            return False
+        self._unsent = unsent
+        self._await_answer()
+        return True
 
-    def resume(self) -> None:
-        """The client took what was written."""
-        if self._upstream is not None:
-            self._upstream.resume()
+    def _stalled(self) -> None:
+        if self.status and self.down.write_paused:  # the engine is not to blame, nor to be left alone for it
+            self.fail(Refused(408, "client_timeout", "The client does not take the answer."))
+        else:
+            self.fail(Refused(504, "engine_timeout", "The engine took too long.", retry_after=1))
 
-    def _at_event_end(self) -> bool:
-        return not self._tail or self._tail[-1].endswith(_AT_AN_EVENT_END)
+    def _takes_event(self) -> bool:
+        """Whether the answer that has begun is a stream, and an event of ours fits in here."""
+        if not self._is_stream or (self._tail and not self._tail[-1].endswith(_AT_AN_EVENT_END)):
+            return False
+        return self.early is not None if self._framing is None else self._framing.between
+
+    # a stream that is answered while it waits
+
+    def _keep_company(self, now: float, interval: float | None) -> None:
+        """Tell whoever waits for a stream that somebody is there, each time that so many seconds have passed."""
+        wait = self.waiting
+        if wait is None or interval is None:
+            return
+        if wait.next_comment is None:
+            wait.next_comment = first_comment(self, wait.since, interval)
+        if now < wait.next_comment or self.down.write_paused:
+            return
+        wait.next_comment = now + interval
+        if self.early is None:
+            self.early = EarlyStream(self)
+            self.status, self._is_stream = 200, True
+            self.keep_alive = self.head.keep_alive and not self._relay.draining
+            self._write(head_of(self, keep_alive=self.keep_alive))
+            self._write = chunked(self.down.write)
+        self.comment()
+
+    def comment(self) -> None:
+        """Tell the client, who has had its head, that it waits."""
+        self._write(comment(self.model or ""))
+
+    def go_on_ahead(self) -> None:
+        """The engine's stream comes, for a client that has had its head: the body goes on in chunks of ours."""
+        self._framing = None
+        self.unchunked = True
+        self.keep_alive = self.head.keep_alive and not self._relay.draining
+        if self._ends_with_connection:
+            self._ends_with_connection = False
+            self.down.tear_on_close(on=False)
+
+    def finish_ahead(self) -> None:
+        """The engine's stream is whole."""
+        if self._filter is not None:
+            self._write(self._filter.end())
+            self._filter = None
+        self.down.write(LAST_CHUNK)
+        self.finish()
 
     def _leave_backend(self) -> None:
-        if self.waiting and self._group is not None:
-            self.waiting = False
+        if self.waiting is not None and self._group is not None:
+            self.waiting = None
             self._group.leave(self)
         if self._give_up is not None:
             self._give_up()

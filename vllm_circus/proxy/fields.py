@@ -9,20 +9,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from typing import Final
 
-TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]"
-VALUE = rb"[\t\x20-\x7e\x80-\xff]*+"
+TOKEN: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]"
+VALUE: Final = rb"[\t\x20-\x7e\x80-\xff]*+"
 #: All field lines of a head, as one group, and the empty line after them.
-LINES = rb"((?:" + TOKEN + rb"++:" + VALUE + rb"\r\n)*+)\r\n"
+LINES: Final = rb"((?:" + TOKEN + rb"++:" + VALUE + rb"\r\n)*+)\r\n"
 
 #: What a field is to us, as bits: its line goes on, we look at its value.
-PASSES, READS = 1, 2
+PASSES: Final = 1
+READS: Final = 2
 #: Field lines up to this length are worth remembering, and so are whole heads.
-USUAL_LINE = 256
-USUAL_HEAD = 2048
+USUAL_LINE: Final = 256
+USUAL_HEAD: Final = 2048
 
-_HOP_BY_HOP = b"keep-alive proxy-connection proxy-authenticate proxy-authorization te".split()
-_LENGTH_DIGITS = 18
+_HOP_BY_HOP: Final = b"keep-alive proxy-connection proxy-authenticate proxy-authorization te".split()
+_LENGTH_DIGITS: Final = 18
 
 
 def make_roles(*, dropped: bytes = b"", read: bytes, noted: bytes) -> Mapping[bytes, int]:

@@ -11,28 +11,28 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from functools import cache
-from typing import Protocol
+from typing import Final, Protocol
 
-MORE = -1
+MORE: Final = -1
 
-_TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
-_QUOTED = rb'"(?:[\t\x20-\x21\x23-\x5b\x5d-\x7e]|\\[\t\x20-\x7e])*+'
-_EXTENSION = rb"(?:;" + _TOKEN + rb"(?:=(?:" + _TOKEN + rb"|" + _QUOTED + rb'"))?+)'
-_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})" + _EXTENSION + rb"*+\r\n")
+_TOKEN: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
+_QUOTED: Final = rb'"(?:[\t\x20-\x21\x23-\x5b\x5d-\x7e]|\\[\t\x20-\x7e])*+'
+_EXTENSION: Final = rb"(?:;" + _TOKEN + rb"(?:=(?:" + _TOKEN + rb"|" + _QUOTED + rb'"))?+)'
+_SIZE_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})" + _EXTENSION + rb"*+\r\n")
 #: What may still become a size line.
-_SIZE_BEGINNING = re.compile(
+_SIZE_BEGINNING: Final = re.compile(
     rb"[0-9A-Fa-f]{1,15}" + _EXTENSION + rb"*(?:\r|;(?:" + _TOKEN + rb"(?:=(?:" + _QUOTED + rb"\\?+)?)?)?)?"
 )
-_LONGEST_SIZE_LINE = 1100
+_LONGEST_SIZE_LINE: Final = 1100
 #: Sizes below this are looked up.
-_USUAL_SIZES = 2048
-_TRAILER = re.compile(rb"(" + _TOKEN + rb"):[\t\x20-\x7e\x80-\xff]*+\r\n")
+_USUAL_SIZES: Final = 2048
+_TRAILER: Final = re.compile(rb"(" + _TOKEN + rb"):[\t\x20-\x7e\x80-\xff]*+\r\n")
 #: What may still become a trailer, or the empty line.
-_TRAILER_BEGINNING = re.compile(rb"\r|" + _TOKEN + rb"(?::[\t\x20-\x7e\x80-\xff]*+\r?)?")
-_LONGEST_TRAILER = 8192
-_MOST_TRAILERS = 64
+_TRAILER_BEGINNING: Final = re.compile(rb"\r|" + _TOKEN + rb"(?::[\t\x20-\x7e\x80-\xff]*+\r?)?")
+_LONGEST_TRAILER: Final = 8192
+_MOST_TRAILERS: Final = 64
 #: Fields that say how a message is read or who sent it: RFC 9110, section 6.5.1, allows none of them in trailers.
-_NOT_IN_TRAILERS = frozenset(
+_NOT_IN_TRAILERS: Final = frozenset(
     b"authorization connection content-encoding content-length content-range content-type cookie expect forwarded host"
     b" keep-alive proxy-authorization set-cookie te trailer transfer-encoding upgrade x-api-key x-forwarded-for"
     b" x-forwarded-host x-forwarded-proto x-request-id".split()
@@ -143,8 +143,8 @@ class ByChunks:
         size = len(data)
         while at < size:
             if self._trailing:
-                at = self._trailer(data, at)
-                if not self._trailing:
+                at, ended = self._trailer(data, at)
+                if ended:
                     return at - shift
             elif self._left:
                 at = self._chunk(data, at, size, into)
@@ -181,11 +181,11 @@ class ByChunks:
             into.append(data[at : min(end - 2, stop)])
         return stop
 
-    def _trailer(self, data: bytes, at: int) -> int:
-        """One line after the last chunk; the empty one ends the message."""
+    def _trailer(self, data: bytes, at: int) -> tuple[int, bool]:
+        """One line after the last chunk, and whether it ends the message, as the empty one does."""
         if data.startswith(b"\r\n", at):
             self._trailing = False
-            return at + 2
+            return at + 2, True
         match = _TRAILER.match(data, at)
         if match is None:
             if len(data) - at > _LONGEST_TRAILER or b"\n" in data[at:]:
@@ -193,13 +193,13 @@ class ByChunks:
             self._part = data[at:]
             if not _TRAILER_BEGINNING.fullmatch(self._part):
                 raise BadFraming("a trailer is malformed")
-            return len(data)
+            return len(data), False
         if match[1].lower().replace(b"_", b"-") in _NOT_IN_TRAILERS:
             raise BadFraming("a trailer has a field that belongs into the header")
         self._trailers += 1
         if self._trailers > _MOST_TRAILERS:
             raise BadFraming("there are too many trailers")
-        return match.end()
+        return match.end(), False
 
 
 def _check_part(part: bytes) -> None:

@@ -15,21 +15,17 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
-import resource
 import socket
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from vllm_circus.proxy.downstream import Downstream
 from vllm_circus.proxy.relay import Relay
+from vllm_circus.proxy.sockets import as_protocol
 from vllm_circus.proxy.tls import Certificates
 
 log = logging.getLogger(__name__)
 
-#: Descriptors that are not connections: sockets of the bus, files, libraries.
-_RESERVED_FILES = 64
 #: Seconds for which nothing is accepted after it failed for want of descriptors or memory.
 _REST = 0.5
 #: Seconds between two log lines of one kind.
@@ -56,7 +52,7 @@ class Listener:
 
 
 class Gate:
-    """Accepts from `listeners` for `relay` while there are fewer than `cap` connections."""
+    """Accepts from `listeners` for `relay` while there are fewer than `cap` connections, and files for more."""
 
     def __init__(self, relay: Relay, listeners: Sequence[Listener], cap: int) -> None:
         self._relay = relay
@@ -67,7 +63,9 @@ class Gate:
         self._resting: asyncio.TimerHandle | None = None
         self._arriving: set[asyncio.Task[None]] = set()
         self._said: dict[str, float] = {}
-        relay.on_crowd = self._crowd
+        self._descriptors = relay.descriptors
+        self._descriptors.arriving = self._arriving
+        self._descriptors.on_change = self._check
 
     def __repr__(self) -> str:
         doing = "shut" if self._shut else "open" if self._accepting else "resting" if self._resting else "full"
@@ -83,6 +81,11 @@ class Gate:
         for listener in self._listeners:
             self._loop.add_reader(listener.socket.fileno(), self._accept, listener)
         self._accepting = True
+
+    def take_cap(self, cap: int) -> None:
+        """So many connections may there be from now on; those that are more stay."""
+        self._cap = cap
+        self._check()
 
     def close(self) -> None:
         """Accept no more; those that arrive may come in. What waits in the kernel's queue is for another worker."""
@@ -115,7 +118,9 @@ class Gate:
         self._check()
 
     async def _welcome(self, sock: socket.socket, certificates: Certificates | None) -> None:
-        make: Callable[[], Downstream] = partial(Downstream, self._relay)
+        def make() -> asyncio.Protocol:
+            return as_protocol(Downstream(self._relay))
+
         try:
             if certificates is None:
                 await self._loop.connect_accepted_socket(make, sock)
@@ -137,19 +142,21 @@ class Gate:
         self._arriving.discard(task)
         self._check()
 
-    def _crowd(self, connections: int) -> None:  # noqa: ARG002 - counted here, with those that arrive
-        self._check()
-
     def _connections(self) -> int:
         return len(self._relay.connections) + len(self._arriving)
 
     def _check(self) -> None:
-        """Pause or go on, as the number of connections has it."""
-        count = self._connections()
-        if self._accepting and count >= self._cap:
-            self._pause()
-            self._say("full", logging.WARNING, "%d connections are open, the most allowed: accepting pauses", count)
-        elif not (self._accepting or self._shut or self._resting) and count <= self._cap * _LOW:
+        """Pause or go on, as the number of connections and the files for more have it."""
+        count, files = self._connections(), self._descriptors
+        if self._accepting:
+            if count >= self._cap:
+                self._pause()
+                self._say("full", logging.WARNING, "%d connections are open, the most allowed: accepting pauses", count)
+            elif not files.admits():
+                self._pause()
+                text = "%d of %d files for connections are in use, too many for more clients: accepting pauses"
+                self._say("full", logging.WARNING, text, files.used, files.most)
+        elif not (self._shut or self._resting) and count <= self._cap * _LOW and files.admits(_LOW):
             self.open()
 
     def _rest(self, error: OSError) -> None:
@@ -172,19 +179,3 @@ class Gate:
         if now - self._said.get(kind, -_SILENCE) >= _SILENCE:
             self._said[kind] = now
             log.log(level, text, *values)
-
-
-def connection_cap(wanted: int) -> int:
-    """How many clients this process may have: each may need a connection to an engine as well. Raises nofile."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = 2 * wanted + _RESERVED_FILES
-    if soft != resource.RLIM_INFINITY and soft < needed:
-        most = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
-        with suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-            soft = most
-    if soft == resource.RLIM_INFINITY or soft >= needed:
-        return wanted
-    cap = max(1, (soft - _RESERVED_FILES) // 2)
-    log.warning("only %d files may be open: connections are limited to %d instead of %d", soft, cap, wanted)
-    return cap

@@ -8,17 +8,17 @@ in Python costs several times as much, and most requests are small.
 from __future__ import annotations
 
 import re
+from typing import Final
 
-from vllm_circus.proxy.bodymodel import JsonModel
-from vllm_circus.proxy.errors import Refused
+from vllm_circus.proxy.bodymodel import DEEPEST, FLAT, MEMBER, string_end
 
 #: Bytes of a body up to which one expression reads it fastest: beyond, searching for the ends of strings is.
-SMALL = 4096
+SMALL: Final = 4096
 #: Levels of arrays and objects that are looked through.
-_LEVELS = 6
+_LEVELS: Final = 6
 
-_WS = rb"[ \t\n\r]*+"
-_STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
+_WS: Final = rb"[ \t\n\r]*+"
+_STRING: Final = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
 
 
 def _nested(levels: int) -> bytes:
@@ -30,14 +30,17 @@ def _nested(levels: int) -> bytes:
     return nested
 
 
-_VALUE = rb"(?:" + _STRING + rb"|[-+.0-9A-Za-z]++|" + _nested(_LEVELS) + rb")"
-_OTHER = _WS + rb'"(?!model")[^"\\]{0,64}+"' + _WS + rb":" + _WS + _VALUE + _WS
-_BODY = re.compile(
+_VALUE: Final = rb"(?:" + _STRING + rb"|[-+.0-9A-Za-z]++|" + _nested(_LEVELS) + rb")"
+_OTHER: Final = _WS + rb'"(?!model")[^"\\]{0,64}+"' + _WS + rb":" + _WS + _VALUE + _WS
+_BODY: Final = re.compile(
     _WS + rb"\{(?:" + _OTHER + rb",)*+"
     + _WS + rb'"model"' + _WS + rb":" + _WS + rb'"([^"\\]{1,256}+)"' + _WS
     + rb"(?:," + _OTHER + rb")*+\}" + _WS,
     re.DOTALL,
 )  # fmt: skip
+_OPENING: Final = re.compile(_WS + rb"\{")
+_AFTER: Final = re.compile(_WS + rb"([,}])")
+_QUOTE, _OPEN = 34, b"{["
 
 
 def model_at_a_glance(data: bytes, at: int) -> str | None:
@@ -54,10 +57,47 @@ def model_at_a_glance(data: bytes, at: int) -> str | None:
 
 
 def _found(data: bytes, at: int) -> str | None:
-    finder = JsonModel()
-    try:
-        finder.feed(data, at)
-        finder.finish()
-    except Refused:
+    """The same for a large body: member by member, since its long strings are skipped fastest by a search."""
+    match = _OPENING.match(data, at)
+    name = b""
+    more = match is not None
+    while match is not None and more:
+        match = MEMBER.match(data, match.end())
+        if match is None:
+            return None
+        key, value, after = match.groups()
+        if value is None:  # it ends after the first byte of a long or nested one
+            end = _skipped(data, match.end())
+            match = _AFTER.match(data, end) if end >= 0 and key != b"model" else None
+            after = match[1] if match is not None else b""
+        elif key == b"model":
+            if name or len(value) <= 2 or value[0] != _QUOTE:
+                return None
+            name = value[1:-1]
+        more = after == b","
+    if match is None or not name or data[match.end() :].strip(b" \t\n\r"):
         return None
-    return None if finder.conflict else finder.name
+    try:
+        return name.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def _skipped(data: bytes, at: int) -> int:
+    """Index after a string, array or object whose first byte is before `at`; -1 where it does not end."""
+    if data[at - 1] == _QUOTE:
+        return string_end(data, at)
+    depth, size = 1, len(data)
+    while depth:
+        at = FLAT.match(data, at).end()  # type: ignore[union-attr]  # it matches nothing, too
+        if at == size or depth > DEEPEST:
+            return -1
+        byte = data[at]
+        at += 1
+        if byte == _QUOTE:
+            at = string_end(data, at)
+            if at < 0:
+                return -1
+        else:
+            depth += 1 if byte in _OPEN else -1
+    return at

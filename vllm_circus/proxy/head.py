@@ -13,6 +13,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Final
 
 from vllm_circus.config.models import Limits
 from vllm_circus.proxy.errors import BadMessage
@@ -29,13 +30,13 @@ from vllm_circus.proxy.fields import (
     split_line,
 )
 
-_REQUEST = re.compile(rb"(" + TOKEN + rb"{1,32}) ([\x21-\x7e]++) HTTP/1\.([01])\r\n" + LINES)
-_REQUEST_LINE = re.compile(TOKEN + rb"{1,32} [\x21-\x7e]++ HTTP/(\d)\.(\d)\r\n")
-_ABSOLUTE = re.compile(rb"(?i:https?)://([^/?#]*)(.*)")
-_HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(?::[0-9]{0,5})?")
-_REQUEST_ID = re.compile(rb"[!-~]{1,128}")
+_REQUEST: Final = re.compile(rb"(" + TOKEN + rb"{1,32}) ([\x21-\x7e]++) HTTP/1\.([01])\r\n" + LINES)
+_REQUEST_LINE: Final = re.compile(TOKEN + rb"{1,32} [\x21-\x7e]++ HTTP/(\d)\.(\d)\r\n")
+_ABSOLUTE: Final = re.compile(rb"(?i:https?)://([^/?#]*)(.*)")
+_HOST: Final = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(?::[0-9]{0,5})?")
+_REQUEST_ID: Final = re.compile(rb"[!-~]{1,128}")
 
-_ROLES = make_roles(
+_ROLES: Final = make_roles(
     dropped=b"x-vllm-circus-error",
     # written anew where an engine should see it
     read=b"host connection content-length transfer-encoding expect authorization x-api-key x-request-id"
@@ -74,7 +75,7 @@ class RequestHead:
 
 
 #: Stands for the head of what is no request: how it would have gone on is not known.
-NO_HEAD = RequestHead(b"", b"", b"", 1, 0, True, False, False, b"", {}, b"", b"")
+NO_HEAD: Final = RequestHead(b"", b"", b"", 1, 0, True, False, False, b"", {}, b"", b"")
 
 
 def check_beginning(data: bytes | bytearray, limits: Limits) -> None:
@@ -191,7 +192,7 @@ def _read_line(line: bytes) -> tuple[int, bytes, bytes]:
 
 
 #: Fields that may come more than once: the values are joined with commas, as RFC 9110, section 5.3, allows.
-_LISTS = frozenset(b"connection x-forwarded-for access-control-request-headers upgrade".split())
+_LISTS: Final = frozenset(b"connection x-forwarded-for access-control-request-headers upgrade".split())
 
 
 def _joined(name: bytes, before: bytes, value: bytes) -> bytes:

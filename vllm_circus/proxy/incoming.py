@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from vllm_circus.proxy.allow import Where
 from vllm_circus.proxy.fields import find_field
 from vllm_circus.proxy.framing import ByChunks
 from vllm_circus.proxy.intake import Intake, Piece
+from vllm_circus.proxy.keys import presented_key
+from vllm_circus.proxy.naming import in_form, in_json, in_query
 
 if TYPE_CHECKING:
     from vllm_circus.proxy.downstream import Downstream
@@ -78,9 +81,11 @@ class Incoming:
 
     @property
     def sender(self) -> bytes:
-        """Who sent it, as far as fairness goes: the key, or else the address."""
-        read = self.head.read
-        return read.get(b"x-api-key") or read.get(b"authorization") or self.down.peer
+        """Who sent it, as far as fairness goes: the key, or else the address.
+
+        Where no key opens anything nobody checked one, and a client could show as many as it likes.
+        """
+        return (presented_key(self.head.read) if self._relay.keys else None) or self.down.peer
 
     def header(self, name: bytes) -> bytes | None:
         """The value of a header field, by its lower-case name."""
@@ -93,9 +98,23 @@ class Incoming:
             found += piece[: size - len(found)]
         return bytes(found)
 
+    def whole(self) -> bytes:
+        """The body without its framing; all of it is here."""
+        body = b"".join(self._held())
+        if not self.head.chunked or self.intake is None:
+            return body
+        parts: list[bytes] = []
+        ByChunks().feed(body, 0, parts)
+        return b"".join(parts)
+
     def _held(self) -> Sequence[Piece]:
         """The body, as far as it is here."""
         return self._pieces if self._pieces or self.intake is None else self.intake.peek()
+
+    def _hold(self, size: int) -> None:
+        """So many bytes more of it wait here. Raises Refused when there are too many."""
+        self._counted += size  # first: what finds no room is counted, too
+        self._relay.hold(size)
 
     def _release(self) -> Sequence[Piece]:
         """What is held of the body; it is held no longer."""
@@ -106,7 +125,6 @@ class Incoming:
             self._counted = 0
         if self.intake is None or not self.intake.held:
             return pieces
-        self._relay.hold(-self.intake.held)
         held = self.intake.take()
         return pieces or held
 
@@ -116,21 +134,34 @@ class Incoming:
             return False
         return bool(self._pieces) or (self.intake is not None and self.intake.held == self.intake.total)
 
-    def _rewrite(self, rewriter: Rewriter | None) -> None:
-        """Edit the body as the rules of the model have it that is to answer. Raises Refused."""
+    def _rewrite(self, rewriter: Rewriter | None, name: str | None) -> None:
+        """Edit it as the rules of the model have it that is to answer, and name that; None where it is named.
+
+        Raises Refused.
+        """
         if self._unedited is not None:  # another was to answer before
             self._pieces, self.length = self._unedited
             self._unedited = None
             self.hides_usage = False
-        if rewriter is None or not self.complete:
+        page, self.head = self.prepared.page, self.prepared.head
+        if name is not None and page is not None and not page.in_body:
+            self.head = in_query(self.head, name)
             return
-        body = b"".join(self._held())
-        if self.head.chunked and self.intake is not None:
-            parts: list[bytes] = []
-            ByChunks().feed(body, 0, parts)
-            body = b"".join(parts)
-        edited = rewriter.rewrite(body)
-        self.hides_usage = edited.added_usage
+        if not self.complete or (rewriter is None and name is None):
+            return
+        body = self.whole()
+        if rewriter is not None:
+            edited = rewriter.rewrite(body)
+            self.hides_usage = edited.added_usage
+            body = edited.body
+        if name is not None:
+            body = self._renamed(body, name)
         self._unedited = self._pieces, self.length
-        self._pieces = (edited.body,)
-        self.length = len(edited.body)
+        self._pieces = (body,)
+        self.length = len(body)
+
+    def _renamed(self, body: bytes, name: str) -> bytes:
+        page = self.prepared.page
+        if page is not None and page.where is Where.FORM:
+            return in_form(body, self.head.read.get(b"content-type", b""), name)
+        return in_json(body, name)

@@ -7,6 +7,8 @@ nobody gets around it with tiny chunks.
 
 from __future__ import annotations
 
+from typing import Final
+
 from vllm_circus.proxy.allow import Page, Where
 from vllm_circus.proxy.bodymodel import BadBody, FormModel, JsonModel, ModelFinder, NoModel
 from vllm_circus.proxy.errors import BadMessage, Refused
@@ -17,12 +19,12 @@ from vllm_circus.proxy.head import RequestHead
 Piece = bytes | memoryview
 
 #: Chunk framing may be so many times as long as what it frames, beside `_FRAMING_FREE`.
-_FRAMING_SHARE = 4
-_FRAMING_FREE = 64 << 10
+_FRAMING_SHARE: Final = 4
+_FRAMING_FREE: Final = 64 << 10
 #: Bytes of a body on a path whose body names no model: it is held whole, and some such paths need no key.
-_NO_MODEL_LIMIT = 64 << 10
+_NO_MODEL_LIMIT: Final = 64 << 10
 #: Bytes from which a view is cheaper than a copy.
-_LARGE = 4096
+_LARGE: Final = 4096
 
 
 class Intake:

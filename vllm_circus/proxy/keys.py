@@ -12,11 +12,12 @@ import hmac
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Final
 
 from vllm_circus.clientkeys import keys_in_file, keys_in_variable
 from vllm_circus.proxy.errors import Refused
 
-_BEARER = re.compile(rb"(?i)bearer[ \t]+([!-~]+)")
+_BEARER: Final = re.compile(rb"(?i)bearer[ \t]+([!-~]+)")
 
 
 class Keys:
@@ -34,18 +35,24 @@ class Keys:
         """Raises Refused (401) unless the header fields hold a key of ours."""
         if not self._digests:
             return
-        presented = read.get(b"x-api-key")
+        presented = presented_key(read)
         if presented is None:
-            match = _BEARER.fullmatch(read.get(b"authorization", b""))
-            presented = match[1] if match else None
-        if presented is None:
-            raise _refused("An API key is needed: send it as `Authorization: Bearer KEY`.", "missing_api_key")
+            raise _refused("missing_api_key", "An API key is needed: send it as `Authorization: Bearer KEY`.")
         digest = hashlib.sha256(presented).digest()
         right = 0
         for known in self._digests:
             right |= hmac.compare_digest(known, digest)
         if not right:
-            raise _refused("The API key is not valid here.", "invalid_api_key")
+            raise _refused("invalid_api_key", "The API key is not valid here.")
+
+
+def presented_key(read: Mapping[bytes, bytes]) -> bytes | None:
+    """The key that these header fields show, whether it opens anything or not; None where they show none."""
+    presented = read.get(b"x-api-key")
+    if presented is not None:
+        return presented
+    match = _BEARER.fullmatch(read.get(b"authorization", b""))
+    return match[1] if match else None
 
 
 def load_keys(file: str | None, variable: str | None, environ: Mapping[str, str]) -> Keys:
@@ -55,5 +62,5 @@ def load_keys(file: str | None, variable: str | None, environ: Mapping[str, str]
     return Keys((*of_file, *of_variable))
 
 
-def _refused(message: str, code: str) -> Refused:
+def _refused(code: str, message: str) -> Refused:
     return Refused(401, code, message, headers=(b"www-authenticate: Bearer",))

@@ -9,8 +9,10 @@ more, is not held against the client. What was sent fast earlier counts for the 
 
 from __future__ import annotations
 
+from typing import Final
+
 #: Bytes per second that a body has to come at, on the average.
-SLOWEST = 500
+SLOWEST: Final = 500
 
 
 def body_deadline(began: float, now: float, received: int, *, header_timeout: float, paused: float = 0.0) -> float:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Final
 
 from vllm_circus.config.models import Limits
 from vllm_circus.proxy.allow import Page, Where, find_page
@@ -19,7 +20,7 @@ from vllm_circus.proxy.head import NO_HEAD, RequestHead, header_too_large, parse
 from vllm_circus.proxy.keys import Keys
 
 #: Heads that are remembered: some ten megabytes at the most, with what is made of each.
-_MOST_HEADS = 1024
+_MOST_HEADS: Final = 1024
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,7 +44,7 @@ class Prepared:
 
 
 #: Stands for what is no request: how it would have gone on is not known.
-NOTHING = Prepared(NO_HEAD, None, None, b"", forwards=False, plain=False)
+NOTHING: Final = Prepared(NO_HEAD, None, None, b"", forwards=False, plain=False)
 
 
 class Reception:

@@ -1,7 +1,8 @@
 """What all connections of one worker share: routes, backends, counters, limits.
 
 Rules: the table of routes is replaced whole, on the loop, so a request sees one table. Whoever is counted as in
-flight was routed by the table whose sequence the counters carry; so who drains a model can trust both together.
+flight was routed by the table whose sequence the counters carry; so who drains a model can trust both together. What
+follows from a new plan for engines and models is the fleet's; all else that a plan says is taken over here.
 """
 
 from __future__ import annotations
@@ -9,26 +10,30 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import sys
 import time
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qs
 
 from vllm_circus.bus.messages import ModelsMessage
 from vllm_circus.lifecycle.states import State
 from vllm_circus.logline import clean
-from vllm_circus.plan.types import Endpoint, ModelPlan, Plan
+from vllm_circus.plan.types import Endpoint, Plan
 from vllm_circus.proxy.allow import stored_id
 from vllm_circus.proxy.backend import Backend
 from vllm_circus.proxy.cors import Cors
 from vllm_circus.proxy.counters import Counters
-from vllm_circus.proxy.errors import Refused, unknown_response
+from vllm_circus.proxy.descriptors import Descriptors
+from vllm_circus.proxy.errors import Refused, out_of_files, unknown_response, unsure_response
+from vllm_circus.proxy.fleet import Fleet
 from vllm_circus.proxy.group import Group
 from vllm_circus.proxy.head import usable_request_id
 from vllm_circus.proxy.keys import Keys
 from vllm_circus.proxy.reception import Reception
-from vllm_circus.proxy.routes import STALE, Table, make_table
-from vllm_circus.proxy.stored import Makers, find_maker
+from vllm_circus.proxy.routes import SOON, STALE, Away, Table
+from vllm_circus.proxy.stored import Makers, NoWord, find_maker, previous_response
 
 if TYPE_CHECKING:
     from vllm_circus.proxy.downstream import Downstream
@@ -38,9 +43,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 #: Bytes of request bodies that one worker holds at most.
-MOST_HELD = 1 << 30
+MOST_HELD: Final = 1 << 30
 #: Request ids are made so many at a time.
-_IDS_AT_ONCE = 256
+_IDS_AT_ONCE: Final = 256
 
 
 class Relay:
@@ -51,7 +56,9 @@ class Relay:
         draining: the worker is to end: answers close their connections.
         models: the last snapshot of the states, and `models_at` when it came.
         on_finished: told of each finished exchange, for the request log; None where there is none.
-        on_crowd: told the number of connections each time that it changes.
+        on_wish: told of each request that wishes for an engine which is at rest or on its way, by the engine's name.
+        descriptors: the files that connections use.
+        groups, backends: the fleet's, the same objects for ever.
     """
 
     def __init__(
@@ -62,7 +69,9 @@ class Relay:
         loop: asyncio.AbstractEventLoop,
         control: Endpoint,
         clock: Callable[[], float] = time.monotonic,
+        files: int = sys.maxsize,
     ) -> None:
+        """`files` is how many may be open for connections."""
         self.plan = plan
         self.keys = keys
         self.loop = loop
@@ -74,71 +83,45 @@ class Relay:
         self.models: ModelsMessage | None = None
         self.models_at = 0.0
         self.on_finished: Callable[[Exchange, bool], None] | None = None
-        self.on_crowd: Callable[[int], None] | None = None
+        self.on_wish: Callable[[str], None] | None = None
         self.connections: set[Downstream] = set()
+        self.descriptors = Descriptors(self.connections, clock=clock, most=files)
         self._believed = True
         self._held = 0
         self._makers = Makers()
         self._tasks: set[asyncio.Task[None]] = set()
         self._ids: list[bytes] = []
         self.reception = Reception(keys, self.cors, self.limits)
-        self.table: Table = make_table(plan, None)
-        timeout = self.limits.connect_timeout
-        self.control = Backend("control", control, loop=loop, clock=clock, connect_timeout=timeout)
-        self.backends = {model.name: self._make_backend(model) for model in plan.models}
-        self._families = self._make_groups()
-        #: Every name that a client may use; None is the default model.
-        self.groups: dict[str | None, Group] = {
-            name: self._families[route.group] for name, route in self.table.names.items()
-        }
-        if self.table.default is not None:
-            self.groups[None] = self._families[self.table.default.group]
-
-    def _make_backend(self, model: ModelPlan) -> Backend:
-        return Backend(
-            model.name,
-            model.endpoint,
-            loop=self.loop,
-            clock=self.clock,
-            connect_timeout=self.limits.connect_timeout,
-            counter=self.counters.models[model.name],
-            ejection=model.ejection,
-            key_file=self.plan.instance.secrets / f"{model.name}.json" if model.keyed else None,
+        timeout, files_used = self.limits.connect_timeout, self.descriptors
+        self.control = Backend(
+            "control", control, loop=loop, clock=clock, connect_timeout=timeout, descriptors=files_used
         )
+        self.fleet = Fleet(
+            plan, self.control, loop=loop, clock=clock, counters=self.counters, descriptors=files_used, wish=self._wish
+        )
+        self.groups, self.backends = self.fleet.groups, self.fleet.backends
 
-    def _make_groups(self) -> dict[str, Group]:
-        plan = self.plan
-        members = plan.replicas()
-        groups = {
-            name: Group(
-                models[0],
-                [self.backends[model.name] for model in models],
-                loop=self.loop,
-                clock=self.clock,
-                workers=plan.proxy.workers,
-                exact_usage=plan.proxy.exact_usage,
-            )
-            for name, models in members.items()
-        }
-        for name, models in members.items():
-            if models[0].fallback is not None:
-                groups[name].fallback = groups[models[0].fallback]
-                groups[name].update(None)
-        return groups
+    @property
+    def table(self) -> Table:
+        """The latest routes."""
+        return self.fleet.table
 
     # what connections ask for
 
     def joined(self, down: Downstream) -> None:
         """A client came."""
         self.connections.add(down)
-        if self.on_crowd is not None:
-            self.on_crowd(len(self.connections))
+        self.descriptors.came(down)
 
     def left(self, down: Downstream) -> None:
         """A client's connection ended."""
         self.connections.discard(down)
-        if self.on_crowd is not None:
-            self.on_crowd(len(self.connections))
+        self.descriptors.on_change()
+
+    @property
+    def has_room(self) -> bool:
+        """Whether so little waits here that uploads may go on which nobody needs yet."""
+        return self._held < MOST_HELD // 4
 
     def hold(self, size: int) -> None:
         """So many more bytes of bodies wait here (or fewer). Raises Refused when there are too many."""
@@ -162,7 +145,7 @@ class Relay:
         if page is None or not page.in_body:
             self._look_elsewhere(exchange)
         group = self.groups.get(exchange.model)
-        return group if group is not None else self._families[self.table.find(exchange.model).group]
+        return group if group is not None else self.fleet.family(self.table.find(exchange.model).group)
 
     def remember(self, exchange: Exchange, data: bytes) -> None:
         """Note which engine made a stored response."""
@@ -170,24 +153,78 @@ class Relay:
             self._makers.note(data, exchange.backend_name)
 
     def find_maker(self, exchange: Request) -> Callable[[], object] | None:
-        """Ask who made the stored response that is asked for; returns what gives it up, None where nobody need ask."""
+        """Ask who made the stored response that is asked for; returns what gives it up, None where nobody need ask.
+
+        Raises Refused where there are no files for the connections that it takes.
+        """
         stored = stored_id(exchange.head.path)
+        if stored is None or self._makers.get(stored) is not None:
+            return None
         name = _named_in_query(exchange)
         named = self.groups.get(name) if name is not None else None  # the default model is nobody's word for it
         backends = named.backends if named is not None else tuple(self.backends.values())
-        if stored is None or self._makers.get(stored) is not None or len(backends) < 2:
+        return self._ask(exchange, stored, backends, unknown_response(stored)) if len(backends) > 1 else None
+
+    def find_previous(self, exchange: Request, group: Group) -> Callable[[], object] | None:
+        """Ask which replica made the response that this request, all of it here, goes on from.
+
+        Returns and raises like `find_maker`; Refused also where the request names none that there can be.
+        """
+        stored = previous_response(exchange.whole())
+        if stored is None:
             return None
+        name = self._makers.get(stored)
+        if name is None:
+            return self._ask(exchange, stored, group.backends, None)
+        exchange.maker = next((backend for backend in group.backends if backend.name == name), None)
+        return None
+
+    def _ask(
+        self, exchange: Request, stored: str, backends: Sequence[Backend], unknown: Refused | None
+    ) -> Callable[[], object]:
+        """Ask those who are ready; returns what gives it up. `unknown` is for where nobody has it. Raises Refused."""
         ready = [backend for backend in backends if backend.is_ready]
-        task = self.loop.create_task(self._ask_for_maker(exchange, stored, ready))
+        if not self.descriptors.take(len(ready)):
+            raise out_of_files()
+        away = {name: one for backend in backends if (one := self.table.away.get(name := backend.name)) is not None}
+        silent = {name: one for name, one in away.items() if not one.is_ended}
+        task = self.loop.create_task(self._ask_for_maker(exchange, stored, ready, silent, unknown))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(partial(self._asked, len(ready)))
         return task.cancel
 
-    async def _ask_for_maker(self, exchange: Request, stored: str, backends: Sequence[Backend]) -> None:
-        maker = await find_maker(b"/v1/responses/" + stored.encode(), backends)
+    def _asked(self, files: int, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self.descriptors.give(files)
+
+    async def _ask_for_maker(
+        self,
+        exchange: Request,
+        stored: str,
+        ready: Sequence[Backend],
+        silent: Mapping[str, Away],
+        unknown: Refused | None,
+    ) -> None:
+        """`silent` are those who cannot be asked now, and may have it."""
+        maker = None
+        times = [one.retry_after for one in silent.values()]
+        try:
+            maker = await find_maker(stored, ready)
+        except NoWord:
+            times.append(SOON)
         if maker is not None:
             self._makers.set(stored, maker.name)
-        exchange.maker_found(unknown_response(stored) if maker is None else None)
+            exchange.maker_found(maker, None)
+        else:
+            for name, one in silent.items() if unknown is None else ():  # else it may be any model's
+                if one.hope:
+                    self._wish(name)
+            param = "previous_response_id" if unknown is None else "response_id"
+            exchange.maker_found(None, unsure_response(stored, param, min(times)) if times else unknown)
+
+    def _wish(self, engine: str) -> None:
+        if self.on_wish is not None:
+            self.on_wish(engine)
 
     def finished(self, exchange: Exchange, *, cut: bool) -> None:
         """An exchange is over."""
@@ -209,34 +246,36 @@ class Relay:
         """A snapshot of the states has come; True where the routes changed."""
         changed = self.models is None or message.sequence != self.models.sequence or not self._believed
         self.models, self.models_at, self._believed = message, self.clock(), True
-        self._take_table(make_table(self.plan, message))
+        self.fleet.take_models(message, believed=True)
         if changed:
             for state in message.models:
                 if state.state is State.READY and state.name in self.backends:
                     self.backends[state.name].mark_up()
         return changed
 
+    def take_plan(self, plan: Plan, keys: Keys, message: ModelsMessage | None = None) -> None:
+        """Go by this plan and these keys from now on; what is under way ends as it began.
+
+        `message` has the states of the new models as well; without one, those that were told last count.
+        """
+        self.plan, self.keys = plan, keys
+        self.limits = plan.proxy.limits
+        self.cors = Cors(plan.proxy.cors)
+        self.reception = Reception(keys, self.cors, self.limits)
+        self.fleet.take_plan(plan, message or self.models, believed=message is not None or self._believed)
+
     def sweep(self) -> None:
         """Called a few times a second: time limits, idle connections, states that are too old."""
         now = self.clock()
         for down in tuple(self.connections):
             down.check(now)
-        for backend in (self.control, *self.backends.values()):
+        for backend in self.descriptors.backends:
             backend.expire(now)
+        self.descriptors.look_again()
         if self._believed and self.models is not None and now - self.models_at > STALE:
             log.warning("no word from the health plugin for %.0f s: every model is tried", STALE)
             self._believed = False
-            self._take_table(make_table(self.plan, self.models, believed=False))
-
-    def _take_table(self, table: Table) -> None:
-        """Route by these states from now on."""
-        self.table = table
-        for name, backend in self.backends.items():
-            if name in table.ready and not backend.is_ready:  # what its engine did before counts no longer
-                backend.ejector.succeeded()
-            backend.is_ready = name in table.ready
-        for name, group in self._families.items():
-            group.update(table.refusals.get(name))
+            self.fleet.take_models(self.models, believed=False)
 
     def drain(self) -> None:
         """Take no further requests on connections that are idle, and close each after its answer."""
@@ -253,8 +292,7 @@ class Relay:
         """Close everything at once."""
         for down in tuple(self.connections):
             down.abort()
-        for backend in (self.control, *self.backends.values()):
-            backend.close()
+        self.fleet.close()
         for task in tuple(self._tasks):
             task.cancel()
 
@@ -265,13 +303,18 @@ def _named_in_query(exchange: Request) -> str | None:
 
 
 def log_line(exchange: Exchange, *, cut: bool, now: float) -> str:
-    """The request log's line: names cleaned, never a body. Times in milliseconds, `-` where there was no first byte."""
+    """The request log's line: names cleaned, never a body. Times in milliseconds, `-` where there was no first byte.
+
+    `engine` is who was asked, a replica or a fallback's engine too; `-` where nobody was. `in` and `out` are bytes of
+    bodies between client and engine: an answer of our own has none.
+    """
     head = exchange.head
     first = f"{(exchange.first_at - exchange.began) * 1000:.1f}" if exchange.first_at else "-"
     model = clean(exchange.model or "-")
-    return (
-        f"request id={exchange.request_id.decode()} client={exchange.down.peer.decode()}"
+    return (  # what tells most comes first: terminals cut lines off
+        f"request status={exchange.status} model={model} engine={exchange.backend_name or '-'}"
+        f" first_ms={first} total_ms={(now - exchange.began) * 1000:.1f}"
         f" method={head.method.decode() or '-'} path={clean(head.path.decode('latin-1')) or '-'}"
-        f" model={model} status={exchange.status} first_ms={first} total_ms={(now - exchange.began) * 1000:.1f}"
-        f" in={exchange.request_bytes} out={exchange.response_bytes}{' cut' if cut else ''}"
+        f" in={exchange.request_bytes} out={exchange.response_bytes}"
+        f" client={exchange.down.peer.decode()} id={exchange.request_id.decode()}{' cut' if cut else ''}"
     )

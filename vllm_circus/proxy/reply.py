@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Final
 
 from vllm_circus.proxy.errors import BadResponse
 from vllm_circus.proxy.fields import (
@@ -30,14 +31,15 @@ from vllm_circus.proxy.fields import (
 from vllm_circus.proxy.framing import ByChunks, ByEnd, ByLength, Framing
 
 #: Bytes of one response head; an engine's is below 1 KiB.
-LONGEST_HEAD = 65_536
+LONGEST_HEAD: Final = 65_536
 
-#: Marks an answer as the proxy's own; no engine's passes.
-ERROR_HEADER = b"x-vllm-circus-error"
+#: Marks an answer as the proxy's own; no engine's passes, nor does its word for who stood in for whom.
+ERROR_HEADER: Final = b"x-vllm-circus-error"
 
-_RESPONSE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: (" + VALUE + rb"))?\r\n" + LINES)
-_FRAMING = frozenset((b"content-length", b"transfer-encoding"))
-_ROLES = make_roles(
+_RESPONSE: Final = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: (" + VALUE + rb"))?\r\n" + LINES)
+_FRAMING: Final = frozenset((b"content-length", b"transfer-encoding"))
+_ROLES: Final = make_roles(
+    dropped=b"x-vllm-circus-fallback",
     read=b"connection content-length transfer-encoding upgrade x-vllm-circus-error",
     noted=b"content-type x-request-id x-accel-buffering",
 )

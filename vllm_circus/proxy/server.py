@@ -14,6 +14,7 @@ import logging
 import os
 import signal
 from pathlib import Path
+from types import FunctionType
 
 import uvloop
 from tornado.ioloop import PeriodicCallback
@@ -21,16 +22,20 @@ from tornado.ioloop import PeriodicCallback
 from vllm_circus.bus.inbox import Pusher
 from vllm_circus.bus.messages import HEARTBEAT, TOPIC_COUNTS, TOPIC_MODELS, CountsMessage, ModelsMessage
 from vllm_circus.bus.subscribe import Subscriber
+from vllm_circus.config.models import Limits
 from vllm_circus.plan.types import Endpoint, Plan
 from vllm_circus.proxy.control.app import ControlServer
 from vllm_circus.proxy.control.outlook import Outlook
+from vllm_circus.proxy.descriptors import allowed_files
 from vllm_circus.proxy.exchange import Exchange
-from vllm_circus.proxy.gate import Gate, Listener, connection_cap
+from vllm_circus.proxy.gate import Gate, Listener
 from vllm_circus.proxy.keys import Keys
 from vllm_circus.proxy.output import Handler, Output
+from vllm_circus.proxy.planfile import PlanFile
 from vllm_circus.proxy.relay import Relay, log_line
 from vllm_circus.proxy.sockets import inherited_socket
 from vllm_circus.proxy.tls import LOOK_SECONDS, Certificates
+from vllm_circus.proxy.wishes import WISH_SECONDS, Wishes
 
 log = logging.getLogger(__name__)
 
@@ -38,11 +43,12 @@ log = logging.getLogger(__name__)
 _LAST_WORDS = 0.2
 
 
-def serve(plan: Plan, keys: Keys, descriptor: int, unix_descriptor: int | None = None) -> int:
+def serve(plan: Plan, keys: Keys, descriptor: int, unix_descriptor: int | None = None, *, digest: str) -> int:
     """Run a worker until it is told to end; returns its exit code.
 
     `descriptor` is the public port's listening socket, which speaks TLS where the plan has it so; `unix_descriptor` is
-    that of a unix socket, which never does. Raises CircusError before it serves.
+    that of a unix socket, which never does. `digest` names the file that the plan was read from. Raises CircusError
+    before it serves.
     """
     proxy = plan.proxy
     certificates = None
@@ -52,14 +58,14 @@ def serve(plan: Plan, keys: Keys, descriptor: int, unix_descriptor: int | None =
     if unix_descriptor is not None:
         listeners.append(Listener(inherited_socket(unix_descriptor)))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_serve(plan, keys, listeners))
+        return runner.run(_serve(plan, keys, listeners, digest))
 
 
-async def _serve(plan: Plan, keys: Keys, listeners: list[Listener]) -> int:
+async def _serve(plan: Plan, keys: Keys, listeners: list[Listener], digest: str) -> int:
     output = Output()
     logging.basicConfig(level=logging.INFO, handlers=[Handler(output)], force=True)
     logging.getLogger("tornado.access").setLevel(logging.ERROR)
-    worker = Worker(plan, keys, listeners, output)
+    worker = Worker(plan, keys, listeners, output, PlanFile(plan, digest))
     try:
         worker.start()
         await worker.ended.wait()
@@ -69,32 +75,42 @@ async def _serve(plan: Plan, keys: Keys, listeners: list[Listener]) -> int:
     return 0
 
 
+def execution() -> str:
+    """How the relay of this installation runs: `compiled` or `interpreted`."""
+    return "interpreted" if isinstance(Exchange.relay, FunctionType) else "compiled"
+
+
 class Worker:
     """One proxy process. `ended` is set when it has drained."""
 
-    def __init__(self, plan: Plan, keys: Keys, listeners: list[Listener], output: Output) -> None:
+    def __init__(self, plan: Plan, keys: Keys, listeners: list[Listener], output: Output, plan_file: PlanFile) -> None:
         self.ended = asyncio.Event()
         self._plan = plan
+        self._plan_file = plan_file
         self._loop = asyncio.get_running_loop()
         self._output = output
         path = plan.instance.run_dir / f"proxy-{os.getpid()}.sock"
-        self.relay = Relay(plan, keys, loop=self._loop, control=Endpoint("localhost", 0, str(path)))
+        clients = plan.proxy.limits.max_connections
+        control = Endpoint("localhost", 0, str(path))
+        self.relay = Relay(plan, keys, loop=self._loop, control=control, files=allowed_files(clients))
         self._outlook = Outlook(plan, self.relay)
         self._control = ControlServer(self._outlook, path)
-        self._gate = Gate(self.relay, listeners, connection_cap(plan.proxy.limits.max_connections))
+        self._gate = Gate(self.relay, listeners, clients)
         self._pusher = Pusher(plan.instance.stats_inbox)
+        self._wishes = Wishes(plan.instance.commands, self.relay.clock)
         self._subscribers: list[Subscriber] = []
-        shortest = min(plan.proxy.limits.header_timeout, plan.proxy.limits.keep_alive, 2.0)
+        self._sweeper = PeriodicCallback(self._sweep, _sweep_interval(plan.proxy.limits))
         self._timers = [
-            PeriodicCallback(self._sweep, max(50.0, shortest * 250)),
+            self._sweeper,
             PeriodicCallback(self._push, HEARTBEAT * 1000),
+            PeriodicCallback(self._wish, WISH_SECONDS * 1000),
             *(PeriodicCallback(it.certificates.look, LOOK_SECONDS * 1000) for it in listeners if it.certificates),
         ]
 
     def start(self) -> None:
         """Begin to serve."""
-        if self._plan.proxy.request_logging:
-            self.relay.on_finished = self._log_request
+        self._follow(self._plan)
+        self.relay.on_wish = self._wishes.say
         self._control.start()
         instance = self._plan.instance
         self._subscribers = [
@@ -109,7 +125,7 @@ class Worker:
         self._push()
         gc.collect()
         gc.freeze()  # what is here now stays: the collector need not look at it again
-        log.info("worker %d serves %d models", os.getpid(), len(self._plan.models))
+        log.info("worker %d serves %d models, %s", os.getpid(), len(self._plan.models), execution())
         self._output.flush()
 
     def close(self) -> None:
@@ -124,10 +140,29 @@ class Worker:
         self._control.close()
         self._push(leaving=True)
         self._pusher.close()
+        self._wishes.close()
 
     def _take_models(self, message: ModelsMessage) -> None:
+        new = self._plan_file.read_again(message.plan)
+        if new is not None:
+            self._take_plan(*new, message)
         if self.relay.take_models(message):
             self._push()
+
+    def _take_plan(self, plan: Plan, keys: Keys, message: ModelsMessage) -> None:
+        """Go by it from now on, without anybody noticing."""
+        self._plan = plan
+        self.relay.take_plan(plan, keys, message)
+        self._outlook.take_plan(plan)
+        clients = plan.proxy.limits.max_connections
+        self.relay.descriptors.take_limit(allowed_files(clients))
+        self._gate.take_cap(clients)
+        self._sweeper.callback_time = _sweep_interval(plan.proxy.limits)
+        self._follow(plan)
+        log.info("worker %d goes by a new plan with %d models", os.getpid(), len(plan.models))
+
+    def _follow(self, plan: Plan) -> None:
+        self.relay.on_finished = self._log_request if plan.proxy.request_logging else None
 
     def _take_counts(self, message: CountsMessage) -> None:
         self._outlook.counts = message
@@ -137,6 +172,9 @@ class Worker:
         self._pusher.push(
             relay.counters.message(sequence=relay.table.sequence, connections=len(relay.connections), leaving=leaving)
         )
+
+    def _wish(self) -> None:
+        self._wishes.repeat(self.relay.fleet.wishes())
 
     def _sweep(self) -> None:
         self.relay.sweep()
@@ -162,3 +200,8 @@ class Worker:
         """Cut what has not ended by itself, and leave the last words a moment to go out."""
         self.relay.end()
         self._loop.call_later(_LAST_WORDS, self.ended.set)
+
+
+def _sweep_interval(limits: Limits) -> float:
+    """Milliseconds between two looks at time limits."""
+    return max(50.0, min(limits.header_timeout, limits.keep_alive, 2.0) * 250)

@@ -3,15 +3,46 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import os
 import select
 import socket
 import struct
+import termios
 from contextlib import suppress
+from typing import Protocol, cast
 
 from vllm_circus.errors import CircusError
 
 #: `TCP_CLOSE` of the kernel's socket states (include/net/tcp_states.h), the first byte of tcp_info (tcp(7)).
 _TCP_CLOSE = 7
+
+
+class Told(Protocol):
+    """Whom a loop tells what happens to a connection: the methods of asyncio.Protocol, which see."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """It begins."""
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes have come."""
+
+    def eof_received(self) -> bool | None:
+        """The peer sends no more."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It has ended."""
+
+    def pause_writing(self) -> None:
+        """The peer is slow."""
+
+    def resume_writing(self) -> None:
+        """The peer has caught up."""
+
+
+def as_protocol(told: Told) -> asyncio.Protocol:
+    """The same object, as what loops ask for: the methods are enough, and a class that is compiled has no such base."""
+    return cast("asyncio.Protocol", told)
 
 
 def was_reset(transport: asyncio.Transport | None) -> bool:
@@ -42,12 +73,65 @@ def has_left(transport: asyncio.Transport | None) -> bool:
         return True
 
 
-def reset_on_close(transport: asyncio.Transport | None) -> None:
-    """Let the close of a TCP connection be a reset: socket(7), SO_LINGER of zero seconds."""
+def has_ended(transport: asyncio.Transport | None) -> bool:
+    """Whether a peer has sent its end, or is gone, though what came before that was not read (poll(2))."""
+    sock = transport.get_extra_info("socket") if transport is not None else None
+    if sock is None:
+        return True
+    try:
+        poller = select.poll()
+        poller.register(sock.fileno(), select.POLLRDHUP)
+        return bool(poller.poll(0))
+    except (OSError, ValueError):  # closed here, too
+        return True
+
+
+def is_at_rest(transport: asyncio.Transport) -> bool:
+    """Whether nothing is under way on it: nothing to be sent, and nothing that came and was not read.
+
+    Behind TLS its buffer is not all that waits to be sent; so there what the peer has not acknowledged counts, too.
+    """
+    sock = transport.get_extra_info("socket")
+    if sock is None or transport.get_write_buffer_size():
+        return False
+    secure = transport.get_extra_info("sslcontext") is not None
+    with suppress(OSError, ValueError):  # closed here, too
+        return not (_queued(sock, termios.FIONREAD) or (secure and _queued(sock, termios.TIOCOUTQ)))
+    return False
+
+
+def _queued(sock: socket.socket, request: int) -> int:
+    """Bytes in one of a socket's queues (tcp(7), unix(7): SIOCINQ, SIOCOUTQ). Raises OSError."""
+    return int(struct.unpack("i", fcntl.ioctl(sock.fileno(), request, bytes(4)))[0])
+
+
+def unsent(transport: asyncio.Transport | None) -> int:
+    """Bytes that were written and that the peer has not acknowledged (tcp(7)), or not read (unix(7))."""
+    sock = transport.get_extra_info("socket") if transport is not None else None
+    if transport is None or sock is None:
+        return 0
+    with suppress(OSError, ValueError):  # closed here, too
+        return transport.get_write_buffer_size() + _queued(sock, termios.TIOCOUTQ)
+    return 0
+
+
+def unread(transport: asyncio.Transport | None, most: int) -> bytes:
+    """What had come on a connection before it failed in being written to, at most so many bytes; its end is near."""
+    sock = transport.get_extra_info("socket") if transport is not None else None
+    parts: list[bytes] = []
+    with suppress(OSError, ValueError):  # nothing more, or closed here, too
+        while sock is not None and most and (data := os.read(sock.fileno(), most)):
+            parts.append(data)
+            most -= len(data)
+    return b"".join(parts)
+
+
+def reset_on_close(transport: asyncio.Transport | None, *, on: bool = True) -> None:
+    """Let the close of a TCP connection be a reset, or not: socket(7), SO_LINGER of zero seconds."""
     sock = transport.get_extra_info("socket") if transport is not None else None
     if sock is not None:
         with suppress(OSError, ValueError):  # gone already
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", on, 0))
 
 
 def inherited_socket(descriptor: int) -> socket.socket:

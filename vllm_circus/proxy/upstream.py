@@ -11,25 +11,28 @@ from __future__ import annotations
 import asyncio
 import select
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from vllm_circus.proxy.errors import BadResponse
 from vllm_circus.proxy.framing import MORE, BadFraming, Framing
 from vllm_circus.proxy.intake import Piece
 from vllm_circus.proxy.reply import LONGEST_HEAD, ResponseHead, framing_of, parse_response
-from vllm_circus.proxy.sockets import was_reset
+from vllm_circus.proxy.sockets import unread, unsent, was_reset
 
 if TYPE_CHECKING:
     from vllm_circus.proxy.backend import Backend
+    from vllm_circus.proxy.early import EarlyStream
     from vllm_circus.proxy.exchange import Exchange
 
 #: Interim (1xx) responses to one request.
-_MOST_INTERIM = 16
+_MOST_INTERIM: Final = 16
+#: Bytes that are still read from a connection that failed while it was written to.
+_MOST_UNREAD: Final = 256 << 10
 #: Bytes of a body up to which joining it with its head is cheaper than writing both.
-_JOINED = 8192
+_JOINED: Final = 8192
 
 
-class Upstream(asyncio.Protocol):
+class Upstream:
     """A connection that serves one request at a time.
 
     Attributes:
@@ -60,7 +63,7 @@ class Upstream(asyncio.Protocol):
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
-        self._exchange: Exchange | None = None
+        self._exchange: Exchange | EarlyStream | None = None
         self._transport: asyncio.Transport | None = None
         self._framing: Framing | None = None
         self._tunnel = self._unchunk = False
@@ -69,7 +72,7 @@ class Upstream(asyncio.Protocol):
         self._interim = 0
         self._keep_alive = True
         self._paused = False
-        self._poll = select.poll()
+        self._poll: select.poll | None = None
         self.used = False
         self.silent = True
         self.idle_since = 0.0
@@ -80,7 +83,7 @@ class Upstream(asyncio.Protocol):
 
     # what the exchange asks for
 
-    def send(self, exchange: Exchange, method: bytes, start: bytes, pieces: Sequence[Piece]) -> None:
+    def send(self, exchange: Exchange | EarlyStream, method: bytes, start: bytes, pieces: Sequence[Piece]) -> None:
         """Begin a request: its head, and what there is of its body, in one write."""
         self._exchange = exchange
         self._method = method
@@ -96,6 +99,11 @@ class Upstream(asyncio.Protocol):
         """Send more of the request."""
         if self._transport is not None and pieces:
             self._transport.writelines(pieces)
+
+    @property
+    def unsent(self) -> int:
+        """Bytes of the request that the backend's kernel has not taken."""
+        return unsent(self._transport)
 
     def pause(self) -> None:
         """Read no more: the client is slow."""
@@ -117,7 +125,13 @@ class Upstream(asyncio.Protocol):
     def is_quiet(self) -> bool:
         """Whether nothing has come that was not read yet: bytes that belong to nobody, or the connection's end."""
         transport = self._transport
-        return transport is not None and not transport.is_closing() and not self._poll.poll(0)
+        if transport is None or transport.is_closing():
+            return False
+        poll = self._poll
+        if poll is None:  # not before it is asked for again: most streams are their connection's first request
+            poll = self._poll = select.poll()
+            poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
+        return not poll.poll(0)
 
     def close(self) -> None:
         """Close it; the backend sees a client that leaves, and drops the request."""
@@ -131,7 +145,6 @@ class Upstream(asyncio.Protocol):
         """See asyncio.Protocol."""
         self._transport = cast("asyncio.Transport", transport)
         self.write = self._transport.write
-        self._poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
 
     def data_received(self, data: bytes) -> None:
         """See asyncio.Protocol."""
@@ -172,9 +185,15 @@ class Upstream(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio.Protocol."""
-        exchange = self._exchange
-        if exchange is not None:
-            self._lost(exchange, reset=isinstance(exc, ConnectionError))
+        self._backend.closed(self)
+        reset = isinstance(exc, ConnectionError)
+        if reset and self._exchange is not None:
+            # An engine that answers early and hangs up resets what still goes out to it: its answer was there first.
+            rest = unread(self._transport, _MOST_UNREAD)
+            if rest:
+                self.data_received(rest)
+        if self._exchange is not None:
+            self._lost(self._exchange, reset=reset)
         else:
             self._backend.forget(self)
         self._transport = None
@@ -189,13 +208,14 @@ class Upstream(asyncio.Protocol):
             exchange.down.pause_reading()
 
     def resume_writing(self) -> None:
-        """See asyncio.Protocol."""
-        if self._exchange is not None:
-            self._exchange.down.resume_reading()
+        """See asyncio.Protocol: what a whole request's client waits with is later requests, for want of room."""
+        exchange = self._exchange
+        if exchange is not None and (not exchange.complete or exchange.is_tunnel):
+            exchange.down.resume_reading()
 
     # reading
 
-    def _head(self, exchange: Exchange, data: bytes) -> None:
+    def _head(self, exchange: Exchange | EarlyStream, data: bytes) -> None:
         self.silent = False
         data = self._buffer + data if self._buffer else data
         while True:
@@ -209,7 +229,7 @@ class Upstream(asyncio.Protocol):
             if head.status >= 200:
                 break
             if head.status == 101:
-                self._switch(exchange, data[:end], data[end:])
+                self._switch(exchange, head, data[end:])
                 return
             self._interim += 1
             if self._interim > _MOST_INTERIM:
@@ -222,7 +242,7 @@ class Upstream(asyncio.Protocol):
         else:
             self._begin(exchange, head, length, data, end)
 
-    def _whole(self, exchange: Exchange, head: ResponseHead, data: bytes, end: int) -> None:
+    def _whole(self, exchange: Exchange | EarlyStream, head: ResponseHead, data: bytes, end: int) -> None:
         """The usual case: a whole answer in one read."""
         self._exchange = None
         self._interim = 0
@@ -231,7 +251,9 @@ class Upstream(asyncio.Protocol):
             self.resume()
         exchange.answer(self, head, data, end, reusable=head.keep_alive and self._is_free())
 
-    def _begin(self, exchange: Exchange, head: ResponseHead, length: int | None, data: bytes, end: int) -> None:
+    def _begin(
+        self, exchange: Exchange | EarlyStream, head: ResponseHead, length: int | None, data: bytes, end: int
+    ) -> None:
         self._keep_alive = head.keep_alive
         framing = framing_of(head, length, self._method)
         if framing is None:
@@ -251,13 +273,13 @@ class Upstream(asyncio.Protocol):
         if finished:
             self._ended(exchange)
 
-    def _body(self, exchange: Exchange, framing: Framing, data: bytes) -> None:
+    def _body(self, exchange: Exchange | EarlyStream, framing: Framing, data: bytes) -> None:
         piece, finished = self._piece(framing, data)
         exchange.relay(piece)
         if finished:
             self._ended(exchange)
 
-    def _last(self, exchange: Exchange, data: bytes, end: int) -> None:
+    def _last(self, exchange: Exchange | EarlyStream, data: bytes, end: int) -> None:
         """The body ends in this piece; something that follows it belongs to nobody."""
         if end != len(data):
             self._keep_alive = False
@@ -274,14 +296,15 @@ class Upstream(asyncio.Protocol):
             data = data[:end]
         return data if parts is None else b"".join(parts), end != MORE
 
-    def _switch(self, exchange: Exchange, head: bytes, rest: bytes) -> None:
-        if not exchange.asks_tunnel or not exchange.complete:
+    def _switch(self, exchange: Exchange | EarlyStream, head: ResponseHead, rest: bytes) -> None:
+        asked = exchange.asks_tunnel and exchange.complete
+        if not asked or head.read.get(b"upgrade", b"").lower() != exchange.head.upgrade:
             raise BadResponse("the engine changed the protocol without being asked")
         self._tunnel = True
         self._keep_alive = False
         exchange.tunnel(head, rest)
 
-    def _ended(self, exchange: Exchange) -> None:
+    def _ended(self, exchange: Exchange | EarlyStream) -> None:
         """The response is whole."""
         self._exchange = None
         self._framing = None
@@ -300,6 +323,7 @@ class Upstream(asyncio.Protocol):
         transport = self._transport
         return transport is not None and not transport.is_closing() and not transport.get_write_buffer_size()
 
-    def _lost(self, exchange: Exchange, *, reset: bool) -> None:
+    def _lost(self, exchange: Exchange | EarlyStream, *, reset: bool) -> None:
         self._exchange = None
+        self._backend.closed(self)  # the request may go out again, on another connection
         exchange.lost(self, reset=reset)

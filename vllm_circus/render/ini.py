@@ -38,6 +38,14 @@ BACKLOG = 4096
 UNIX_SOCKET = "unix"
 UNIX_SOCKET_MODE = 0o660
 
+#: What a worker's C library is told: memory that it freed stays with the process, up to 16 MiB. By its own choice
+#: glibc gives the buffer of each large answer back and takes it anew, page by page: an eighth of the time of a 64 KB
+#: answer.
+PROXY_MALLOC = (
+    ("MALLOC_MMAP_THRESHOLD_", str(4 << 20)),
+    ("MALLOC_TRIM_THRESHOLD_", str(16 << 20)),
+)
+
 _STREAM = "vllm_circus.supervise.stream.LogStream"
 _HOOKS = "vllm_circus.supervise.hooks"
 
@@ -157,7 +165,7 @@ def proxy_sections(instance: Instance, proxy: ProxyPlan) -> Iterator[Section]:
         *_common_options(instance, PROXY_WATCHER),
     )
     yield Section(f"watcher:{PROXY_WATCHER}", options)
-    yield _environment(instance, PROXY_WATCHER, ())
+    yield _environment(instance, PROXY_WATCHER, PROXY_MALLOC)
 
 
 def plugin_sections(instance: Instance) -> Iterator[Section]:

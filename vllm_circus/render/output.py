@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from vllm_circus.files import write_atomic
+from vllm_circus.files import write_as_owner
 from vllm_circus.plan.types import Plan, dump_plan
 from vllm_circus.render.ini import all_sections, ini_text
 
@@ -31,9 +31,9 @@ def render_files(plan: Plan) -> Iterator[File]:
 
 
 def write_files(files: Iterable[File], directory: Path) -> None:
-    """Write all `files` into `directory`, which must exist. Raises OSError."""
+    """Write all `files` into `directory`, which must exist; they belong to its owner. Raises OSError."""
     for file in files:
-        write_atomic(directory / file.name, file.content, mode=file.mode)
+        write_as_owner(directory / file.name, file.content, mode=file.mode)
 
 
 def difference(plan: Plan) -> str:

@@ -211,6 +211,8 @@ DEV: Table = {
     "/sleep": {"POST": service.sleep},
     "/wake_up": {"POST": service.wake_up},
     "/is_sleeping": {"GET": service.is_sleeping},
+    "/collective_rpc": {"POST": service.collective_rpc},
+    "/reset_prefix_cache": {"POST": service.reset_prefix_cache},
     "/pause": {"POST": service.pause},
     "/resume": {"POST": service.resume},
     "/is_paused": {"GET": service.is_paused},

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .faults import FAULTS, Fault, parse_fault
+from .gpus import USUAL_SHARE, VISIBLE, Cards, find_cards
 
 PHASES = ("start", "config", "engine", "weights", "memory", "graph", "warmup")
 """The steps of loading, in order: what `--sim-load-seconds`, `--sim-fail-phase` and `--sim-hang-phase` name."""
@@ -36,6 +37,7 @@ FLAGS = {
     "runner": "auto|generate|pooling  a pooling server answers embeddings and scores, and no chat (auto: by MODEL)",
     "enable-request-id-headers": "answer with X-Request-Id",
     "enable-sleep-mode": "sleep frees memory (the routes need VLLM_SERVER_DEV_MODE=1)",
+    "gpu-memory-utilization": "FRACTION  part of each GPU that is taken (0.92; only with --sim-gpus)",
     "enforce-eager": "leave out the graph phase of loading",
     "shutdown-timeout": "SECONDS  let requests finish after SIGTERM (0)",
     "root-path": "PATH  prefix under which a proxy shows the server",
@@ -50,6 +52,7 @@ SIM_FLAGS = {
     "sim-tokens": "N  length of an answer when the request does not limit it (32)",
     "sim-embedding-size": "N  length of an embedding (384)",
     "sim-kv-tokens": "N  size of the KV cache (131072)",
+    "sim-gpus": "FOLDER  GPUs of 80 GiB whose memory is shared with the simulators that name the same folder",
     "sim-exit-seconds": "SECONDS  time that an orderly exit takes (0.4)",
     "sim-idle-exit-seconds": "SECONDS  time that an idle exit takes under --shutdown-timeout (5)",
     "sim-death-seconds": "SECONDS  from the death of the engine to the exit of the server (1)",
@@ -134,6 +137,7 @@ class Options:
     shutdown_timeout: float = 0.0
     root_path: str = ""
     access_log: bool = True
+    cards: Cards | None = None
     dev_mode: bool = False
     runtime_lora: bool = False
     store_responses: bool = False
@@ -171,6 +175,9 @@ def parse(arguments: list[str], environ: Mapping[str, str]) -> Options:
         shutdown_timeout=_number(values, "shutdown-timeout", 0.0),
         root_path=(_one(values, "root-path") or "").rstrip("/"),
         access_log="disable-uvicorn-access-log" not in values,
+        cards=find_cards(
+            _one(values, "sim-gpus"), environ.get(VISIBLE), _number(values, "gpu-memory-utilization", USUAL_SHARE)
+        ),
         dev_mode=_truthy(environ.get("VLLM_SERVER_DEV_MODE")),
         runtime_lora=_truthy(environ.get("VLLM_ALLOW_RUNTIME_LORA_UPDATING")) and "enable-lora" in values,
         store_responses=_truthy(environ.get("VLLM_ENABLE_RESPONSES_API_STORE")),

@@ -13,11 +13,13 @@ import select
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NoReturn
 
 from . import console
+from .gpus import OutOfMemory
 from .options import Options
 from .proctitle import die_with_parent, set_title
 
@@ -42,6 +44,14 @@ class EngineCore:
     def wait_ready(self) -> bool:
         """Wait until it has loaded; False if it ended instead."""
         return self.channel.recv(16) == b"ready"
+
+    def is_stopped(self) -> bool:
+        """Whether somebody stopped it: state T of proc(5)."""
+        try:
+            stat = Path(f"/proc/{self.pid}/stat").read_bytes()
+        except OSError:
+            return False
+        return stat.rpartition(b") ")[2].startswith(b"T")
 
     def kill(self) -> None:
         """End it the hard way."""
@@ -158,7 +168,13 @@ def _load(options: Options, log: console.Console, server: socket.socket, workers
         pid, channel = _start_worker(options, rank, [server, *workers.values()])
         workers[pid] = channel
     do_phase(options, "engine")
+    with _memory():
+        if options.cards is not None:
+            options.cards.check()
     _each_worker(list(workers.values()), b"weights")
+    with _memory():
+        if options.cards is not None:
+            options.cards.take(os.getpid())
     do_phase(options, "memory")
     gib = options.sim.kv_tokens / 131072
     log.say("gpu_worker.py:412", f"Available KV cache memory: {gib:.2f} GiB")
@@ -169,6 +185,14 @@ def _load(options: Options, log: console.Console, server: socket.socket, workers
     if not options.enforce_eager:
         _each_worker(list(workers.values()), b"graph")
     do_phase(options, "warmup")
+
+
+@contextlib.contextmanager
+def _memory() -> Iterator[None]:
+    try:
+        yield
+    except OutOfMemory as error:
+        raise Refused(str(error)) from None
 
 
 def _each_worker(workers: list[socket.socket], order: bytes) -> None:

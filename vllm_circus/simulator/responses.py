@@ -35,6 +35,8 @@ async def create(state: State, request: Request) -> Reply | Stream:
     background = bool(body.get("background"))
     if background and (not state.options.store_responses or body.get("store") is False):
         raise ApiError(400, "invalid_request_error", "background can only be used when `store` is true", "background")
+    if (previous := body.get("previous_response_id")) is not None:
+        _found(state, str(previous))
     shown = _shown(state, body, new_id("resp_"), model, limit, tokens)
     generation = start(state, shown["id"], tokens, limit)
     if background:

@@ -29,6 +29,7 @@ from .text import Answer
 ANY = "0.0.0.0"  # noqa: S104 - what the log says when no host was given
 BACKLOG = 2048
 STATISTICS_SECONDS = 10.0
+_FOLLOW_SECONDS = 0.2
 
 
 def run(options: Options, log: Console, listener: socket.socket, core: EngineCore) -> int:
@@ -61,10 +62,12 @@ class _Server:
         for fault in self._options.sim.faults:
             state.set_fault(fault)
         statistics = loop.create_task(self._statistics(state))
+        following = loop.create_task(self._follow_core(state))
         await self._ended.wait()
         loop.remove_reader(self._core.channel)
         await (self._stop(state) if self._signalled else asyncio.sleep(self._options.sim.death))
         statistics.cancel()
+        following.cancel()
         server.close()
         await self._close(settings)
         return 0
@@ -86,6 +89,7 @@ class _Server:
             faults=ActiveFaults(),
             console=self._console,
             kill_engine=self._core.kill,
+            engine_pid=self._core.pid,
             answer=Answer(self._options.names[0]),
             loras={lora.name: lora for lora in self._options.loras},
         )
@@ -116,6 +120,15 @@ class _Server:
         console.uvicorn(f"Started server process [{os.getpid()}]")
         console.uvicorn("Waiting for application startup.")
         console.uvicorn("Application startup complete.")
+
+    async def _follow_core(self, state: State) -> None:
+        """A core that was stopped (SIGSTOP) makes no step, though its server answers: so does the real one."""
+        was = False
+        while True:
+            await asyncio.sleep(_FOLLOW_SECONDS)
+            if (stopped := self._core.is_stopped()) != was:
+                (state.engine.freeze if stopped else state.engine.thaw)("stopped")
+                was = stopped
 
     async def _statistics(self, state: State) -> None:
         """Log the throughput while there is some, and once after."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from .chat import conversation
 from .faults import make_fault
+from .gpus import OutOfMemory
 from .http import Reply, Request
 from .options import Lora
 from .replies import ApiError, bad_request, detail, invalid, json_reply, read_body, required
@@ -132,19 +133,50 @@ async def sleep(state: State, request: Request) -> Reply:
         why = "Input should be a valid integer, unable to parse string as an integer"
         raise invalid("int_parsing", "query.level", why, text) from None
     state.asleep = set(SLEEPERS)
+    if level == 2:
+        state.weightless = True
     state.engine.freeze("sleep")
+    if state.options.cards is not None:
+        state.options.cards.sleep(state.engine_pid)
     state.metrics.sleep |= {"awake": 0.0, "weights_offloaded": float(level == 1), "discard_all": float(level == 2)}
     return json_reply({"status": "sleeping", "level": level})
 
 
 async def wake_up(state: State, request: Request) -> Reply:
-    """POST /wake_up?tags=weights&tags=kv_cache: those parts, or all; awake when none is left asleep."""
+    """POST /wake_up?tags=weights&tags=kv_cache: those parts, or all; awake when none is left asleep.
+
+    Any part takes the memory for all of them.
+    """
     tags = urllib.parse.parse_qs(request.query).get("tags")
+    if state.options.cards is not None:
+        try:
+            state.options.cards.take(state.engine_pid)
+        except OutOfMemory as error:
+            raise ApiError(500, "InternalServerError", str(error)) from None
     state.asleep -= SLEEPERS if tags is None else set(tags)
     if not state.asleep:
         state.metrics.sleep |= {"awake": 1.0, "weights_offloaded": 0.0, "discard_all": 0.0}
         state.engine.thaw("sleep")
     return json_reply({"status": "sleeping" if state.asleep else "awake", "tags": tags})
+
+
+async def collective_rpc(state: State, request: Request) -> Reply:
+    """POST /collective_rpc with {"method"}: of the workers' methods only `reload_weights` is known here.
+
+    Weights that have no memory cannot be filled. The real server ends then as well.
+    """
+    body = read_body(request)
+    if body.get("method") != "reload_weights":
+        raise ApiError(500, "InternalServerError", f"no such method: {body.get('method')!r}")
+    if "weights" in state.asleep:
+        raise ApiError(500, "InternalServerError", "CUDA error: an illegal memory access was encountered")
+    state.weightless = False
+    return json_reply({"results": [None]})
+
+
+async def reset_prefix_cache(state: State, request: Request) -> Reply:  # noqa: ARG001 - the form of a route
+    """POST /reset_prefix_cache: nothing may run meanwhile."""
+    return json_reply({"success": not state.engine.load})
 
 
 async def is_sleeping(state: State, request: Request) -> Reply:  # noqa: ARG001 - the form of a route

@@ -35,6 +35,7 @@ class State:
     faults: ActiveFaults
     console: Console
     kill_engine: Callable[[], None]
+    engine_pid: int
     answer: Answer
     vocabulary: Vocabulary = field(default_factory=Vocabulary)
     loras: dict[str, Lora] = field(default_factory=dict)
@@ -42,6 +43,7 @@ class State:
     background: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     created: int = field(default_factory=lambda: int(time.time()))
     asleep: set[str] = field(default_factory=set)
+    weightless: bool = False
     paused: bool = False
     draining: bool = False
 
@@ -129,13 +131,17 @@ class Generation:
         while True:
             first, after = await self.sequence.more()
             last = after >= self.sequence.limit
-            yield self.state.answer.text(first, after), last
+            yield self._text(first, after), last
             if last:
                 return
 
     async def whole(self) -> str:
         """The whole text. Raises EngineDead."""
-        return self.state.answer.text(0, await self.sequence.all())
+        return self._text(0, await self.sequence.all())
+
+    def _text(self, first: int, after: int) -> str:
+        """What the model says; one whose weights were thrown away and not read again says nonsense."""
+        return "!" * (after - first) if self.state.weightless else self.state.answer.text(first, after)
 
 
 @contextlib.contextmanager

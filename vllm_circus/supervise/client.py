@@ -149,6 +149,10 @@ class AsyncClient:
         """Signal the processes of a watcher, or one of them. Needs no lock."""
         await self.call("signal", name=watcher, signum=int(signum), **({} if pid is None else {"pid": pid}))
 
+    async def refit(self) -> None:
+        """Have the watchers of models agree with circus.ini, as far as they are at rest."""
+        await self.call("refit")
+
     async def quit(self) -> None:
         """Begin to stop everything, circusd included."""
         await self.call("quit")

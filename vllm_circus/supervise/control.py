@@ -17,7 +17,7 @@ from vllm_circus.paths import Instance
 from vllm_circus.supervise.client import Client
 from vllm_circus.supervise.lock import hold_lock, lock_holder
 from vllm_circus.supervise.proc import Process, read_process, send_signal
-from vllm_circus.supervise.sweep import KILL_GRACE, TERM_GRACE, end_leftovers, find_leftovers
+from vllm_circus.supervise.sweep import KILL_GRACE, TERM_GRACE, end_leftovers, find_leftovers, remove_run_files
 
 #: Seconds that a start may take: the sweep of an earlier set, and slow disks when everything is imported.
 START_LIMIT = 60.0 + TERM_GRACE + KILL_GRACE
@@ -27,6 +27,8 @@ STOP_MARGIN = 15.0
 _PROGRESS = 5.0
 _POLL = 0.05
 _LAST_WORDS = 20
+#: How a command begins the lines in which it says what is wrong, and what to do.
+_ERROR, _HINT = "error: ", "hint: "
 
 
 def running_pid(instance: Instance) -> int | None:
@@ -61,8 +63,9 @@ def spawn_daemon(instance: Instance, config_path: Path, *, limit: float = START_
             f"instance {instance.name!r} runs already: process {other} was faster",
             hint="`vllm-circus down` stops it; `--instance NAME` runs another set beside it",
         )
-    words = _last_words(log, before) or f"exit code {process.returncode}, and nothing in its log; is the disk full?"
-    raise CircusError(f"circusd did not start: {words}", hint=f"see {log}")
+    words, hint = _last_words(log, before)
+    words = words or f"exit code {process.returncode}, and nothing in its log; is the disk full?"
+    raise CircusError(f"circusd did not start: {words}", hint=f"{hint}see {log}")
 
 
 def stop_daemon(
@@ -81,13 +84,23 @@ def stop_daemon(
         raise NotRunning(f"instance {instance.name!r} does not run")
     limit = _longest_end(instance) if timeout is None else timeout
     send_signal(process, signal.SIGTERM)
-    if not _wait_gone(instance, process, limit, progress):
+    if _wait_gone(instance, process, limit, progress):
+        left = end_leftovers(instance)
+    else:
         progress(f"circusd (process {process.pid}) still runs after {limit:g} s: killing it")
         send_signal(process, signal.SIGKILL)
         _wait_gone(instance, process, KILL_GRACE, progress)
-    left = end_leftovers(instance)
+        left = _end_killed(instance)
     if left:
-        progress(f"ended {len(left)} processes that circusd left behind")
+        progress(f"ended {len(left)} process{'es' if len(left) > 1 else ''} that circusd left behind")
+
+
+def _end_killed(instance: Instance) -> tuple[Process, ...]:
+    """End what a circusd that was killed on purpose left, its files too: nobody is to take it for one that died."""
+    with hold_lock(instance):
+        left = end_leftovers(instance)
+        remove_run_files(instance)
+    return left
 
 
 def clear_leftovers(instance: Instance) -> int:
@@ -173,13 +186,21 @@ def _still_there(instance: Instance) -> str:
     return ", ".join(names) or "circusd clears up"
 
 
-def _last_words(log: Path, offset: int) -> str:
-    """What was written to the log behind `offset`, less its stamps."""
+def _last_words(log: Path, offset: int) -> tuple[str, str]:
+    """What was written to the log behind `offset`, less its stamps: what went wrong, and the hint for that.
+
+    Where it told its error as every command does, that alone; else its last lines, and no hint.
+    """
     try:
         with log.open("rb") as file:
             file.seek(offset)
             text = file.read().decode(errors="replace")
     except FileNotFoundError:
-        return ""
+        return "", ""
     lines = [line.text if (line := decode(raw)) else raw for raw in text.splitlines()]
-    return "\n".join(lines[-_LAST_WORDS:]).strip()
+    first = next((number for number, line in enumerate(lines) if line.startswith(_ERROR)), None)
+    if first is None:
+        return "\n".join(lines[-_LAST_WORDS:]).strip(), ""
+    told = [line for line in lines[first:] if not line.startswith(_HINT)]
+    hints = [line.removeprefix(_HINT) for line in lines[first:] if line.startswith(_HINT)]
+    return "\n".join(told).removeprefix(_ERROR), "".join(f"{hint}; " for hint in hints)

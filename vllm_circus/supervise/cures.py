@@ -9,6 +9,8 @@ What is cured, and how:
 - **A check that meets the lock** logs a traceback every second; here it is left out, silently.
 - **`reload`, and `restart` of the whole,** start before they stop; they are refused.
 - **`add`, `rm`, and `set` of a model** make circus disagree with the models file, which the plugins go by; refused.
+- **`reloadconfig`** stops and starts what it finds changed; refused, and in its place is `refit`, which touches nothing
+  that runs (see `refit`).
 - **Variables of circusd's own environment** in which `$NAME` stands are replaced, or end the loading of every watcher
   where there is no such variable; here they pass by circus's parser.
 - **A watcher or socket that cannot be loaded** is left out with a warning; here that is an error.
@@ -30,10 +32,12 @@ from circus.arbiter import Arbiter
 from circus.controller import Controller
 
 from vllm_circus.errors import CircusError
+from vllm_circus.plan.types import model_of
 from vllm_circus.render.ini import launcher
 from vllm_circus.render.quoting import join_arguments
 from vllm_circus.supervise import hooks
 from vllm_circus.supervise.ending import PLUGIN, end_everything
+from vllm_circus.supervise.refit import refit
 
 #: These read or signal; they take no lock.
 _LOCK_FREE = frozenset(
@@ -42,6 +46,9 @@ _LOCK_FREE = frozenset(
 )
 _REPLACED = re.compile(r"\$[A-Z]")
 _RETRY = 0.01
+#: Our own command: have the watchers of models agree with circus.ini again.
+REFIT = "refit"
+_COMMAND_ERROR = 5  # circus.commands.errors: another command holds the lock, try again
 _MESSAGE_ERROR = 3  # circus.commands.errors: not the number that means "try again"
 
 
@@ -66,8 +73,22 @@ class PatientController(Controller):  # type: ignore[misc]  # circus has no type
             self.loop.call_later(_RETRY, self.dispatch, job)
         elif refusal := self.arbiter.refusal(command, properties):
             self.send_error(call_id, client, raw, refusal, errno=_MESSAGE_ERROR)
+        elif command == REFIT:
+            self._refit(client, raw, call_id)
         else:
             super().dispatch(job)
+
+    def _refit(self, client: bytes | None, raw: bytes, call_id: Any) -> None:
+        """Answer `refit`; while another command holds the lock, as circus answers all others then."""
+        if (holder := self.arbiter._exclusive_running_command) is not None:  # noqa: SLF001 - the lock has no other name
+            self.send_error(call_id, client, raw, f"arbiter is already running {holder} command", errno=_COMMAND_ERROR)
+            return
+        try:
+            done = refit(self.arbiter, self.arbiter.config_file, self.arbiter.hidden)
+        except CircusError as error:
+            self.send_error(call_id, client, raw, str(error), errno=_MESSAGE_ERROR)
+        else:
+            self.send_ok(call_id, client, raw, done)
 
 
 class CuredArbiter(Arbiter):  # type: ignore[misc]  # circus has no types
@@ -81,6 +102,7 @@ class CuredArbiter(Arbiter):  # type: ignore[misc]  # circus has no types
         )
         self._ending: asyncio.Task[None] | None = None
         self._end_begun = asyncio.Event()
+        self.hidden: dict[str, str] = {}
 
     @property
     def checking(self) -> bool:
@@ -108,10 +130,12 @@ class CuredArbiter(Arbiter):  # type: ignore[misc]  # circus has no types
 
     def refusal(self, command: str, properties: dict[str, Any]) -> str:
         """Why `command` is not carried out, or nothing."""
+        if command == "reloadconfig":
+            return "reloadconfig would restart what runs; use `vllm-circus reload`"
         if command == "reload" or (command == "restart" and "name" not in properties):
             return f"{command} would start engines beside running ones; use `vllm-circus restart`, or `down` and `up`"
-        if command in {"add", "rm"} or (command == "set" and _is_model(properties.get("name"))):
-            return f"{command} is not for models and what serves them: edit the models file, then `down` and `up`"
+        if command in {"add", "rm"} or (command == "set" and is_model(properties.get("name"))):
+            return f"{command} is not for models and what serves them: edit the models file, then `vllm-circus reload`"
         if self._stopping and command not in _LOCK_FREE and command != "quit":
             return "everything is being stopped"
         return ""
@@ -133,6 +157,7 @@ def load_arbiter(ini: str, loop: object, expected: frozenset[str]) -> CuredArbit
         raise CircusError(
             f"circus could not load {', '.join(sorted(missing))}", hint="circusd.log says why, just before this line"
         )
+    arbiter.hidden = hidden
     for watcher in arbiter.watchers:
         for name, value in hidden.items():
             watcher.env.setdefault(name, value)
@@ -141,9 +166,9 @@ def load_arbiter(ini: str, loop: object, expected: frozenset[str]) -> CuredArbit
     return arbiter
 
 
-def _is_model(watcher: object) -> bool:
+def is_model(watcher: object) -> bool:
     """Whether a name, in any of the spellings that circus takes, is that of a model's watcher."""
-    return str(watcher).lower().startswith("model-")
+    return bool(model_of(str(watcher).lower()))
 
 
 def _adopt_plugin(watcher: Any) -> None:

@@ -13,9 +13,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import errno
 import logging
 import os
 import resource
+import signal
+import socket
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -26,19 +29,25 @@ from vllm_circus.plan.types import Plan
 from vllm_circus.render import File, render_files, write_files
 from vllm_circus.render.ini import LOG_BACKUPS, LOG_MAX_BYTES, declared_names
 from vllm_circus.supervise.address import clear_address
-from vllm_circus.supervise.cures import CuredArbiter, load_arbiter
+from vllm_circus.supervise.cures import CuredArbiter, is_model, load_arbiter
 from vllm_circus.supervise.launch import PARENT
 from vllm_circus.supervise.lock import find_fallen, hold_lock, lock_holder
 from vllm_circus.supervise.logs import logging_to
-from vllm_circus.supervise.secrets import remove_secrets, write_secrets
+from vllm_circus.supervise.proc import read_process, send_signal
+from vllm_circus.supervise.secrets import write_secrets
 from vllm_circus.supervise.signals import Signals
-from vllm_circus.supervise.sweep import end_leftovers, end_lost
+from vllm_circus.supervise.stopped import LOOK_EVERY, StoppedWatch
+from vllm_circus.supervise.sweep import end_leftovers, end_lost, remove_run_files
 
 _LOG = logging.getLogger(__name__)
 
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 _UMASK = 0o027
 _OPEN_FILES = 1 << 20
+_LISTEN_HINTS = {
+    errno.EADDRINUSE: "`ss -ltnp` shows who listens there",
+    errno.EACCES: "ports below 1024 are for root: choose another `proxy.port`",
+}
 #: Seconds between two looks for processes that circus lost sight of.
 _TENDING = 5.0
 
@@ -79,8 +88,10 @@ async def _serve(plan: Plan, expected: frozenset[str], signals: Signals) -> None
     """The life of the arbiter. Raises CircusError when it cannot start."""
     from tornado.ioloop import IOLoop
 
+    with _start_errors(plan):
+        socket.getaddrinfo(plan.proxy.host, plan.proxy.port)  # circus would merely leave the socket out
     arbiter = load_arbiter(str(plan.instance.ini), IOLoop.current(), expected)
-    tending = asyncio.ensure_future(_tend(plan.instance, arbiter))
+    tending = [asyncio.ensure_future(each) for each in (_tend(plan.instance, arbiter), _watch_stopped(arbiter))]
     try:
         with _start_errors(plan):
             started = arbiter.start()
@@ -91,7 +102,8 @@ async def _serve(plan: Plan, expected: frozenset[str], signals: Signals) -> None
         if _is_lost(plan.instance):
             raise CircusError(f"{plan.instance.run_dir} was removed while the set ran, so it has ended")
     finally:
-        tending.cancel()
+        for task in tending:
+            task.cancel()
         signals.release()
         arbiter.stop_controller_and_close_sockets()
 
@@ -119,6 +131,17 @@ async def _tend(instance: Instance, arbiter: CuredArbiter) -> None:
                 _LOG.warning("killed %d processes whose leaders had gone", killed)
 
 
+async def _watch_stopped(arbiter: CuredArbiter) -> None:
+    """Kill proxy workers and plugins that somebody stopped: circus starts others."""
+    watch = StoppedWatch()
+    while True:
+        await asyncio.sleep(LOOK_EVERY)
+        ours = {pid: watcher for watcher in arbiter.watchers if not is_model(watcher.name) for pid in watcher.processes}
+        for process in watch.look(filter(None, map(read_process, ours))):
+            _LOG.warning("%s: process %d was stopped (SIGSTOP): killing it", ours[process.pid].name, process.pid)
+            send_signal(process, signal.SIGKILL)
+
+
 @contextlib.contextmanager
 def _start_errors(plan: Plan) -> Iterator[None]:
     import zmq
@@ -127,9 +150,8 @@ def _start_errors(plan: Plan) -> Iterator[None]:
         yield
     except OSError as error:
         place = f"{plan.proxy.host}:{plan.proxy.port}"
-        raise CircusError(
-            f"cannot listen on {place}: {error.strerror or error}", hint="`ss -ltnp` shows who listens there"
-        ) from error
+        hint = _LISTEN_HINTS.get(error.errno or 0, "`proxy.host` is to be one of this machine's: see `ip address`")
+        raise CircusError(f"cannot listen on {place}: {error.strerror or error}", hint=hint) from error
     except zmq.ZMQError as error:
         raise CircusError(f"cannot listen on {plan.instance.control}: {error}") from error
 
@@ -154,7 +176,7 @@ def _end_earlier_set(instance: Instance, signals: Signals) -> None:
     ended = end_leftovers(instance, give_up=lambda: signals.end_asked)
     if ended:
         _LOG.warning("an earlier set left %d processes behind; they are gone now", len(ended))
-    _remove_run_files(instance)
+    remove_run_files(instance)
 
 
 def _clean_up(instance: Instance) -> None:
@@ -164,14 +186,8 @@ def _clean_up(instance: Instance) -> None:
         _LOG.warning("killed %d processes that were left at the end", len(ended))
     _reap_everything()
     if lock_holder(instance) in {None, os.getpid()}:  # otherwise another set runs in a new run directory
-        _remove_run_files(instance)
+        remove_run_files(instance)
     _LOG.info("instance %s has ended", instance.name)
-
-
-def _remove_run_files(instance: Instance) -> None:
-    remove_secrets(instance)
-    for path in (instance.pidfile, instance.sessions, *instance.run_dir.glob("*.sock")):
-        path.unlink(missing_ok=True)
 
 
 def _reap_everything() -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from vllm_circus.paths import MARK
+from vllm_circus.plan.types import model_of
 from vllm_circus.supervise.journal import record_session
 
 _LOG = logging.getLogger(__name__)
@@ -62,17 +63,29 @@ def before_reap(watcher: Any, process_pid: int, **_: Any) -> bool:
     return True
 
 
-def after_reap(watcher: Any, process_pid: int, **_: Any) -> bool:
+def after_reap(watcher: Any, process_pid: int, exit_code: int | None = None, **_: Any) -> bool:
     """End what the process left behind in its group: circus kills no groups, and an engine without its server is lost.
 
     The number cannot have been given to anybody else while a process of the group lives. A worker that was killed
-    leaves its socket, too.
+    leaves its socket, too. Circus starts a worker or a plugin again without a word; of models the health plugin tells.
     """
+    if watcher.is_active() and exit_code and not model_of(watcher.name):
+        _LOG.warning("%s: process %d ended %s", watcher.name, process_pid, _how(exit_code))
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process_pid, signal.SIGKILL)
     with suppress(OSError):
         (Path(watcher.env[MARK]) / f"{watcher.name}-{process_pid}.sock").unlink(missing_ok=True)
     return True
+
+
+def _how(exit_code: int) -> str:
+    """An exit code in words; circus tells signals as negative ones."""
+    if exit_code > 0:
+        return f"with exit code {exit_code}"
+    try:
+        return f"by {signal.Signals(-exit_code).name}"
+    except ValueError:  # a real-time signal
+        return f"by signal {-exit_code}"
 
 
 def _drain(handle: int, take: Any) -> None:

@@ -74,6 +74,20 @@ def lock_holder(instance: Instance) -> int | None:
     return None
 
 
+@contextmanager
+def hold_change(instance: Instance) -> Iterator[None]:
+    """Be the only one who changes what a running set goes by; whoever comes meanwhile waits.
+
+    Raises OSError.
+    """
+    handle = os.open(instance.run_dir / "change.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
 @dataclass(frozen=True)
 class Fallen:
     """A circusd that came to no orderly end: its pid, and, as seconds since 1970, its start and its set's last word."""

@@ -5,6 +5,7 @@ line goes out in one append, and each write first looks whether the name still l
 rotation by one, or a deletion by somebody else, is seen by all. The look costs two microseconds.
 
 A full disk loses lines, not the program: they are counted, and the file says how many as soon as it takes lines again.
+What it takes of a line is taken out again: a line is whole or missing.
 """
 
 from __future__ import annotations
@@ -50,11 +51,15 @@ class LogFile:
     def write(self, channel: Channel, *texts: str) -> None:
         """Append lines, stamped with the present time. Never raises OSError: see `lost`."""
         now = self._now()
+        lines = [encode(now, channel, text).encode(errors="replace") for text in texts]
+        kept, reason = 0, os.strerror(errno.ENOSPC)
         try:
-            self._append("".join([encode(now, channel, text) for text in texts]))
+            kept = self._append(lines)
         except OSError as error:
-            self.lost += len(texts)
-            self._reason = error.strerror or str(error)
+            reason = error.strerror or str(error)
+        if kept < len(lines):
+            self.lost += len(lines) - kept
+            self._reason = reason
 
     def close(self) -> None:
         """Close the file; the next write opens it again."""
@@ -63,20 +68,38 @@ class LogFile:
                 os.close(self._handle)
             self._handle = None
 
-    def _append(self, lines: str) -> None:
-        data = lines.encode(errors="replace")
-        if self.lost:
-            note = encode(self._now(), "E", f"vllm-circus: {self.lost} lines were lost here: {self._reason}")
-            data = note.encode() + data
+    def _append(self, lines: list[bytes]) -> int:
+        """How many of the lines are whole in the file: a disk may take some of them and then be full."""
+        note = self._note()
+        data = b"".join([note, *lines])
         handle = self._current(len(data))
         if self._torn:
             data = b"\n" + data
         written = os.write(handle, data)
-        if written < len(data):
-            self._torn = True
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        if written == len(data):
+            self._torn, self.lost = False, 0
+            return len(lines)
+        if not written:
+            return 0
+        whole = data[:written].count(b"\n") - self._torn
+        self._cut(handle, written - (data[:written].rfind(b"\n") + 1))
+        if note and whole > 0:
+            self.lost = 0
+            whole -= 1
+        return max(0, whole)
+
+    def _cut(self, handle: int, size: int) -> None:
+        """Take the beginning of a line out again, so that nobody reads half of one. Raises OSError."""
+        self._torn = True
+        end = os.lseek(handle, 0, os.SEEK_CUR)
+        os.ftruncate(handle, end - size)
         self._torn = False
-        self.lost = 0
+
+    def _note(self) -> bytes:
+        """What is said of lines that were lost; nothing where none were."""
+        if not self.lost:
+            return b""
+        return encode(self._now(), "E", f"vllm-circus: {self.lost} lines were lost here: {self._reason}").encode()
 
     def _current(self, size: int) -> int:
         """A descriptor of the file of our name, opened or rotated where that is due."""

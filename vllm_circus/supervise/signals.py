@@ -58,7 +58,7 @@ class Signals:
 
     def _act(self, signum: signal.Signals) -> None:
         if signum in _IGNORED:
-            _LOG.warning("%s ignored: models are reloaded by `vllm-circus reload` alone", signum.name)
+            _LOG.warning("%s ignored: a changed models file is applied by `vllm-circus down` and `up`", signum.name)
         else:
             _LOG.info("%s: stopping", signum.name)
             if self._end is not None:

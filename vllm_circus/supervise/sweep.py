@@ -22,6 +22,7 @@ from vllm_circus.paths import MARK, Instance
 from vllm_circus.supervise.journal import Session, read_sessions, write_sessions
 from vllm_circus.supervise.lock import lock_holder
 from vllm_circus.supervise.proc import Process, ancestors, environ_of, every_process, owner_of, send_signal
+from vllm_circus.supervise.secrets import remove_secrets
 
 #: Seconds that leftovers get to go by themselves, and that the kernel gets to take away the killed ones.
 TERM_GRACE = 3.0
@@ -93,6 +94,13 @@ def end_lost(instance: Instance, owned: Collection[int]) -> int:
         return sum(send_signal(process, signal.SIGKILL) for process in left)
     write_sessions(instance.sessions, sessions - lost)
     return 0
+
+
+def remove_run_files(instance: Instance) -> None:
+    """Take away what only makes sense while the set runs. For whoever holds the lock, when no process is left."""
+    remove_secrets(instance)
+    for path in (instance.pidfile, instance.sessions, *instance.run_dir.glob("*.sock")):
+        path.unlink(missing_ok=True)
 
 
 def _mark(instance: Instance) -> bytes:

@@ -17,7 +17,6 @@ from tornado.web import Application, HTTPError, RequestHandler
 from vllm_circus.proxy.control.guard import is_foreign, own_names
 from vllm_circus.proxy.control.metrics import CONTENT_TYPE, exposition
 from vllm_circus.proxy.control.outlook import Outlook
-from vllm_circus.proxy.cors import Cors
 from vllm_circus.proxy.errors import Refused, body_of, unknown_model, unknown_path
 
 
@@ -41,8 +40,7 @@ class ControlServer:
 
 def make_application(outlook: Outlook) -> Application:
     """Every control page."""
-    proxy = outlook.plan.proxy
-    given = {"outlook": outlook, "cors": Cors(proxy.cors), "names": own_names(proxy.host)}
+    given = {"outlook": outlook, "names": own_names(outlook.plan.proxy.host)}
     return Application(
         [
             (r"/v1/models", ModelsPage, given),
@@ -60,10 +58,9 @@ def make_application(outlook: Outlook) -> Application:
 class Page(RequestHandler):
     """What all pages share: JSON out, errors in the proxy's shape, nothing cached."""
 
-    def initialize(self, outlook: Outlook, cors: Cors, names: frozenset[str]) -> None:
+    def initialize(self, outlook: Outlook, names: frozenset[str]) -> None:
         """See RequestHandler."""
         self.outlook = outlook
-        self._cors = cors
         self._names = names
 
     def set_default_headers(self) -> None:
@@ -78,7 +75,7 @@ class Page(RequestHandler):
         """403 for pages of other sites."""
         keyed = self.outlook.keyed
         origin = self.request.headers.get("Origin")
-        if is_foreign(self.request.host, origin, names=self._names, cors=self._cors, keyed=keyed):
+        if is_foreign(self.request.host, origin, names=self._names, cors=self.outlook.cors, keyed=keyed):
             raise Refused(403, "foreign_origin", "This page is not for other sites: Host or Origin is not ours.")
 
     def send(self, document: Any) -> None:

@@ -15,16 +15,13 @@ from typing import TYPE_CHECKING, Any
 from vllm_circus.bus.messages import CountsMessage, ModelCounts, ModelsMessage, ModelState
 from vllm_circus.lifecycle.states import State
 from vllm_circus.plan.types import ModelPlan, Plan
+from vllm_circus.proxy.routes import nearest
 
 if TYPE_CHECKING:
+    from vllm_circus.proxy.cors import Cors
     from vllm_circus.proxy.relay import Relay
 
 UNKNOWN = "unknown"
-#: The states of a model's replicas, those first in which it serves or soon will; what is not known comes last.
-_NEAREST = (
-    *(State.READY, State.LOADING, State.QUEUED, State.UNHEALTHY, State.BACKOFF),
-    *(State.SLEEPING, State.DRAINING, State.STOPPING, State.STOPPED, State.FAILED),
-)
 OWNER = "vllm-circus"
 
 
@@ -36,6 +33,16 @@ class Outlook:
         self.counts: CountsMessage | None = None
         self._relay = relay
         self._groups = plan.replicas()
+
+    def take_plan(self, plan: Plan) -> None:
+        """Tell of this plan from now on."""
+        self.plan = plan
+        self._groups = plan.replicas()
+
+    @property
+    def cors(self) -> Cors:
+        """Which web pages may read what is told."""
+        return self._relay.cors
 
     @property
     def models(self) -> ModelsMessage | None:
@@ -93,9 +100,8 @@ class Outlook:
         return state.state.value if state else UNKNOWN
 
     def _nearest(self, replicas: Iterable[ModelPlan]) -> ModelState | None:
-        """The state of the replica that serves or is nearest to it; None where nothing was heard of any."""
-        states = [state for model in replicas if (state := self.state_of(model.name))]
-        return min(states, key=lambda state: _NEAREST.index(state.state), default=None)
+        """The state that stands for a model with these replicas; None where nothing was heard of any."""
+        return nearest(state for model in replicas if (state := self.state_of(model.name)))
 
     def _entries(self, replicas: tuple[ModelPlan, ...]) -> list[dict[str, Any]]:
         model, state = replicas[0], self._nearest(replicas)

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from tests.plans import model_plan
+from tests.supervise.plans import make_instance, make_plan
+from vllm_circus.cli.reload import difference_lines
+from vllm_circus.plan.difference import Change, compare
+from vllm_circus.plan.types import Endpoint
+
+A, B, C = model_plan("a"), model_plan("b"), model_plan("c")
+
+
+def test_a_plan_differs_in_nothing_from_itself(tmp_path: Path) -> None:
+    plan = make_plan(make_instance(tmp_path), A, B)
+    assert compare(plan, plan).empty
+    assert list(difference_lines(compare(plan, plan))) == ["nothing has changed"]
+
+
+def test_what_comes_goes_is_restarted_and_changes_at_once_is_told_apart(tmp_path: Path) -> None:
+    instance = make_instance(tmp_path)
+    new_a = replace(A, digest="other", argv=(*A.argv, "--max-model-len", "8"), endpoint=Endpoint("127.0.0.1", 9000))
+    new_b = replace(B, aliases=("bee",), names=("b", "bee"), serves=("b", "bee"), argv=(*B.argv, "--x"))
+    difference = compare(make_plan(instance, A, B, C), make_plan(instance, new_a, new_b, model_plan("d")))
+    assert difference.added == ("d",)
+    assert difference.removed == ("c",)
+    assert difference.restarted == (Change("a", ("max-model-len", "port")),)
+    assert difference.changed == (Change("b", ("names", "aliases")),)
+    assert list(difference_lines(difference)) == [
+        "+ d: new, is started",
+        "- c: gone, is drained and stopped",
+        "~ a: is restarted, for max-model-len, port",
+        "= b: no restart; changes names, aliases",
+    ]
+
+
+def test_what_circusd_holds_of_the_proxy_waits_for_a_new_start(tmp_path: Path) -> None:
+    plan = make_plan(make_instance(tmp_path), A)
+    changed = replace(plan, proxy=replace(plan.proxy, port=9, metrics=not plan.proxy.metrics))
+    difference = compare(plan, changed)
+    assert (difference.proxy, difference.fixed) == (("metrics",), ("port",))
+    assert "stay as they are" in list(difference_lines(difference))[-1]
+
+
+def test_options_that_change_their_words_are_named_and_client_names_are_not(tmp_path: Path) -> None:
+    instance = make_instance(tmp_path)
+    old = replace(A, argv=("v", "serve", "m", "--served-model-name", "a", "--tp", "1", "--flag"), digest="1")
+    new = replace(A, argv=("v", "serve", "m", "--served-model-name", "a", "b", "--tp", "2"), digest="2")
+    assert compare(make_plan(instance, old), make_plan(instance, new)).restarted == (Change("a", ("tp", "flag")),)
+
+
+def test_threads_that_are_shared_out_anew_are_no_change(tmp_path: Path) -> None:
+    instance = make_instance(tmp_path)
+    new = replace(A, env=(("OMP_NUM_THREADS", "7"),))
+    assert compare(make_plan(instance, A), make_plan(instance, new)).empty

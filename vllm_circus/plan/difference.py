@@ -1,0 +1,117 @@
+"""What a new plan would do to a set that runs: pure, for showing it before it is done.
+
+Rules, the same as those that the health plugin goes by: an engine is restarted only where its digest has changed; all
+else about a model takes effect at once. What circusd itself holds (the public sockets, the number of workers) stays
+until the set is started anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+
+from vllm_circus.plan.types import ModelPlan, Plan, ProxyPlan
+
+#: Of the proxy: held by circusd, or read once by each worker.
+_FIXED = frozenset({"host", "port", "workers", "tls_certificate", "tls_key", "unix_socket", "keys_env"})
+#: Of a model: what follows from the rest and says nothing by itself.
+_SILENT = frozenset({"digest", "watcher", "argv", "env", "serves", "memory_share"})
+_ENGINE = ("model", "engine", "argv", "env", "env_file", "endpoint", "gpus")
+
+
+@dataclass(frozen=True)
+class Change:
+    """What becomes of one model; `what` names the options that say so, shortly."""
+
+    name: str
+    what: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Difference:
+    """From one plan to another.
+
+    Attributes:
+        added, removed: models that come and go.
+        restarted: engines that get a new process.
+        changed: models of which something takes effect at once, without a restart.
+        proxy: options of the proxy that take effect at once.
+        fixed: options of the proxy that need the set to be started anew.
+    """
+
+    added: tuple[str, ...]
+    removed: tuple[str, ...]
+    restarted: tuple[Change, ...]
+    changed: tuple[Change, ...]
+    proxy: tuple[str, ...]
+    fixed: tuple[str, ...]
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing at all would change."""
+        return not (self.added or self.removed or self.restarted or self.changed or self.proxy or self.fixed)
+
+
+def compare(old: Plan, new: Plan) -> Difference:
+    """What differs, models in the new plan's order."""
+    before = {model.name: model for model in old.models}
+    after = {model.name: model for model in new.models}
+    both = [(before[name], model) for name, model in after.items() if name in before]
+    return Difference(
+        added=tuple(name for name in after if name not in before),
+        removed=tuple(name for name in before if name not in after),
+        restarted=tuple(Change(b.name, tuple(_engine(a, b))) for a, b in both if a.digest != b.digest),
+        changed=tuple(
+            Change(b.name, what) for a, b in both if a.digest == b.digest and (what := tuple(_different(a, b, _SILENT)))
+        ),
+        proxy=tuple(_different(old.proxy, new.proxy, _FIXED)),
+        fixed=tuple(name for name in _different(old.proxy, new.proxy) if name in _FIXED),
+    )
+
+
+def _engine(old: ModelPlan, new: ModelPlan) -> Iterator[str]:
+    """Which parts of an engine have changed: its own options by name."""
+    for name in _ENGINE:
+        before, after = getattr(old, name), getattr(new, name)
+        if before == after:
+            continue
+        if name == "argv":
+            yield from _options(old, new)
+        elif name == "env":
+            yield from (f"env {key}" for key in sorted({pair[0] for pair in {*before} ^ {*after}}) if key != _THREADS)
+        elif name == "endpoint":
+            yield "port" if before.port != after.port else "listening"
+        else:
+            yield name
+
+
+#: Shared out among the models, and no reason to restart one.
+_THREADS = "OMP_NUM_THREADS"
+
+
+def _options(old: ModelPlan, new: ModelPlan) -> Iterator[str]:
+    before, after = _flags(old.argv), _flags(new.argv)
+    for flag in dict.fromkeys((*before, *after)):
+        if before.get(flag) != after.get(flag) and flag not in {"--served-model-name", "--port", "--uds"}:
+            yield flag.removeprefix("--")
+
+
+def _flags(argv: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    """Each option with the words behind it."""
+    found: dict[str, tuple[str, ...]] = {}
+    flag = ""
+    for word in argv:
+        if word.startswith("--"):
+            flag = word
+            found[flag] = ()
+        elif flag:
+            found[flag] = (*found[flag], word)
+    return found
+
+
+def _different(
+    old: ModelPlan | ProxyPlan, new: ModelPlan | ProxyPlan, silent: frozenset[str] = frozenset()
+) -> Iterator[str]:
+    for field in fields(old):
+        if field.name not in silent and getattr(old, field.name) != getattr(new, field.name):
+            yield field.name
