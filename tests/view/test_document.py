@@ -35,7 +35,13 @@ def test_the_set_its_proxy_and_its_plugins_are_there() -> None:
     assert document["circusd"]["endpoint"].startswith("ipc://")
     assert [worker["pid"] for worker in document["proxy"]["workers"]] == [301, 302]
     assert document["proxy"]["unrouted"] == {"404": 2}
+    assert document["proxy"]["unix_socket"] is None
     assert [(plugin["name"], plugin["alive"]) for plugin in document["plugins"]] == [("health", True), ("stats", True)]
+
+
+def test_the_unix_socket_is_there() -> None:
+    document = status_document(replace(PICTURE, outline=replace(PICTURE.outline, unix_socket="/run/p.sock")))
+    assert document["proxy"]["unix_socket"] == "/run/p.sock"
 
 
 def test_what_nobody_tells_is_null() -> None:

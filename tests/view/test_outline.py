@@ -83,3 +83,9 @@ def test_the_url_is_one_that_a_client_here_can_use(host: str, url: str) -> None:
 def test_the_url_tells_of_tls() -> None:
     secure = PLAN | {"proxy": PLAN["proxy"] | {"tls_certificate": "/a.crt"}}
     assert read_outline(json.dumps(secure).encode()).url == "https://127.0.0.1:8000/v1"
+
+
+def test_the_unix_socket_is_read_where_there_is_one() -> None:
+    beside = PLAN | {"proxy": PLAN["proxy"] | {"unix_socket": "/run/p.sock"}}
+    assert read_outline(json.dumps(beside).encode()).unix_socket == "/run/p.sock"
+    assert read_outline(json.dumps(PLAN).encode()).unix_socket == ""

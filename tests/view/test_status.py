@@ -30,7 +30,7 @@ def test_the_whole_status_of_a_running_set() -> None:
         "\n"
         "coder: loading weights; 12s so far; ready in about 40s\n"
         "embed: CUDA out of memory; failed 8 times in a row;"
-        " see `vllm-circus logs embed`, then `vllm-circus start embed`\n"
+        " see `vllm-circus why embed`, then `vllm-circus start embed`\n"
         "old: `vllm-circus start old` starts it\n"
         "\n"
         "proxy    http://127.0.0.1:8000/v1  2 workers  12 connections\n"
@@ -134,6 +134,11 @@ def test_whatever_is_not_ready_has_a_reason(state: State) -> None:
     assert line is None or len(paint(line, colour=False)) > len("qwen: ")
 
 
+def test_a_reason_that_is_a_sentence_is_joined_to_the_next_without_its_full_stop() -> None:
+    told = ModelsMessage(NOW, 1, 1, (ModelState("qwen", State.FAILED, "Out of memory.", fix="take less"),))
+    assert "qwen: Out of memory; take less; " in text(replace(PICTURE, models=told))
+
+
 def test_a_reason_cannot_move_the_cursor() -> None:
     told = ModelsMessage(NOW, 1, 1, (ModelState("qwen", State.FAILED, "\x1b[2Jbad\r\x07"),))
     assert "\x1b" not in text(replace(PICTURE, models=told))
@@ -155,3 +160,31 @@ def test_a_model_that_had_been_ready_did_not_fail_to_start(tries: int, words: st
     assert f"qwen: ended by SIGKILL; 3s so far; {words}\n" in text(
         replace(PICTURE, models=replace(MODELS, models=(loading,)))
     )
+
+
+def test_whoever_is_queued_waits_for_its_turn_and_is_never_ready_in_no_time() -> None:
+    queued = ModelState("qwen", State.QUEUED, since_at=NOW - 3, retry_after=0.2)
+    shown = text(replace(PICTURE, models=replace(MODELS, models=(queued,))))
+    assert "qwen: waits for its turn; 3s so far; ready in about 1s\n" in shown
+
+
+def test_workers_are_not_missed_while_the_set_starts() -> None:
+    starting = replace(PICTURE, counts=replace(COUNTS, workers=COUNTS.workers[:1]), began=NOW - 1)
+    shown = text(starting)
+    assert "\nproxy    http://127.0.0.1:8000/v1  1 of 2 workers so far  10 connections\n" in shown
+    assert "proxy: " not in shown
+    for late in (replace(starting, began=NOW - 6), replace(starting, proxy_words="no keys")):
+        assert "\nproxy: 1 of 2 workers alive; " in text(late)
+        assert "1 of 2 workers  10 connections" in text(late)
+
+
+def test_one_of_a_kind_is_not_called_several() -> None:
+    outline = replace(OUTLINE, workers=1)
+    counts = replace(COUNTS, workers=(replace(COUNTS.workers[0], connections=1),))
+    assert "/v1  1 worker  1 connection\n" in text(replace(PICTURE, outline=outline, counts=counts))
+    assert "/v1  0 of 1 worker\n" in text(replace(PICTURE, outline=outline, counts=replace(counts, workers=())))
+
+
+def test_the_unix_socket_is_shown_beside_the_port() -> None:
+    shown = text(replace(PICTURE, outline=replace(OUTLINE, unix_socket="/run/p.sock")))
+    assert "proxy    http://127.0.0.1:8000/v1  /run/p.sock  2 workers" in shown

@@ -7,7 +7,9 @@ of `plan.types.load_plan`.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from vllm_circus.paths import DEFAULT_INSTANCE, PROGRAM
 
@@ -17,7 +19,8 @@ class OutlineModel:
     """One engine as it is planned.
 
     `names` is what clients may ask for, `adapters` which of them are LoRA adapters; `gpus` is None where the engine
-    sees whatever circusd sees. `group` is the model that it serves: with replicas another name than its own.
+    sees whatever circusd sees. `group` is the model that it serves: with replicas another name than its own. `address`
+    is where the engine listens: `127.0.0.1:8001`, or `unix:` and the path of a socket.
     """
 
     name: str
@@ -29,11 +32,16 @@ class OutlineModel:
     watcher: str
     group: str
     adapters: tuple[str, ...] = ()
+    address: str = ""
+    profile: str = ""
 
 
 @dataclass(frozen=True)
 class Outline:
-    """The running set as it is planned. `tls` is whether the port speaks HTTPS."""
+    """The running set as it is planned.
+
+    `tls` is whether the port speaks HTTPS, `unix_socket` the path of the socket beside it; empty where there is none.
+    """
 
     instance: str
     source: str
@@ -42,6 +50,7 @@ class Outline:
     workers: int
     models: tuple[OutlineModel, ...]
     tls: bool = False
+    unix_socket: str = ""
 
     @property
     def url(self) -> str:
@@ -93,6 +102,7 @@ def read_outline(data: bytes) -> Outline:
             port=plan["proxy"]["port"],
             workers=plan["proxy"]["workers"],
             tls=plan["proxy"].get("tls_certificate") is not None,
+            unix_socket=plan["proxy"].get("unix_socket") or "",
             models=tuple(
                 OutlineModel(
                     name=model["name"],
@@ -103,10 +113,17 @@ def read_outline(data: bytes) -> Outline:
                     enabled=model["enabled"],
                     watcher=model["watcher"],
                     group=model.get("group", model["name"]),
+                    profile=model.get("profile") or "",
                     adapters=tuple(adapter["name"] for adapter in model["adapters"]),
+                    address=_address(model["endpoint"]),
                 )
                 for model in plan["models"]
             ),
         )
     except (KeyError, TypeError) as error:
         raise ValueError(f"not a plan: {error}") from None
+
+
+def _address(endpoint: Mapping[str, Any]) -> str:
+    socket = endpoint.get("uds")
+    return f"unix:{socket}" if socket else f"{endpoint.get('host', '127.0.0.1')}:{endpoint['port']}"

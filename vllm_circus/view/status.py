@@ -21,9 +21,11 @@ from vllm_circus.lifecycle.states import State
 from vllm_circus.logline import clean
 from vllm_circus.view.outline import Outline, OutlineModel
 from vllm_circus.view.table import Cell, Column, Line, Style, layout
-from vllm_circus.view.units import UNKNOWN, count, duration, latency, quantile, rate, size
+from vllm_circus.view.units import UNKNOWN, count, counted, duration, latency, quantile, rate, size
 
 SILENT_AFTER = 3 * HEARTBEAT
+#: Seconds from circusd's start in which proxy workers may still be coming.
+STARTS_WITHIN = 5.0
 
 #: Drop order where the terminal is narrow: the highest rank goes first.
 COLUMNS = (
@@ -41,7 +43,8 @@ COLUMNS = (
     Column("UPTIME", number=True, rank=4),
 )
 
-_STYLES: dict[State, Style] = {
+#: How a state looks; all others are on their way.
+STYLES: dict[State, Style] = {
     State.READY: "good",
     State.UNHEALTHY: "bad",
     State.BACKOFF: "bad",
@@ -65,6 +68,7 @@ class Picture:
         news: a sentence about the set as a whole, e.g. that its models file has changed since; mostly empty.
         circusctl: the command line that reaches circusd; empty leaves it out.
         proxy_words: what a proxy worker last complained of, where some are missing; mostly empty.
+        began: when circusd started, in seconds since 1970; None where that is not known.
     """
 
     outline: Outline
@@ -76,6 +80,7 @@ class Picture:
     news: str = ""
     circusctl: str = ""
     proxy_words: str = ""
+    began: float | None = None
 
     def state(self, name: str) -> ModelState | None:
         """The state of a model, None where nobody told."""
@@ -93,6 +98,11 @@ class Picture:
     def lacks_workers(self) -> bool:
         """Whether fewer proxy workers live than are planned; False where nobody tells."""
         return self.counts is not None and len(self.counts.workers) < self.outline.workers
+
+    @property
+    def starts(self) -> bool:
+        """Whether it is too early to miss a proxy worker."""
+        return self.began is not None and 0 <= self.now - self.began < STARTS_WITHIN and not self.proxy_words
 
     @property
     def ready(self) -> bool:
@@ -155,22 +165,23 @@ def why(picture: Picture, model: OutlineModel) -> Line | None:
     if told.state is State.READY:
         return None
     parts = [
-        clean(told.reason),
+        clean(told.reason) or ("waits for its turn" if told.state is State.QUEUED else ""),
+        clean(told.fix),
         clean(told.phase),
         *_timing(told, picture.now),
         _next_step(told, model, picture.outline),
     ]
-    style = _STYLES.get(told.state, "busy")
-    return _reason(model.name, "; ".join(part for part in parts if part) or str(told.state), style)
+    style = STYLES.get(told.state, "busy")
+    return _reason(model.name, "; ".join(part.removesuffix(".") for part in parts if part) or str(told.state), style)
 
 
 def proxy_trouble(picture: Picture) -> Line | None:
     """Why proxy workers are missing; None where none is."""
-    if not picture.lacks_workers or picture.counts is None:
+    if not picture.lacks_workers or picture.counts is None or picture.starts:
         return None
     living, planned = len(picture.counts.workers), picture.outline.workers
     parts = (
-        f"{living} of {planned} worker{'s' if planned > 1 else ''} alive",
+        f"{living} of {counted(planned, 'worker')} alive",
         clean(picture.proxy_words),
         f"see `{picture.outline.command('logs proxy')}`",
     )
@@ -184,13 +195,13 @@ def _timing(told: ModelState, now: float) -> Iterator[str]:
         # also true of one that was ready for a while, too short a while, before it crashed
         yield f"failed {told.tries} times in a row" if told.tries > 1 else "failed once"
     if told.retry_after is not None and told.state.coming:
-        yield f"ready in about {duration(told.retry_after)}"
+        yield f"ready in about {duration(max(1.0, told.retry_after))}"
 
 
 def _next_step(told: ModelState, model: OutlineModel, outline: Outline) -> str:
     start = f"`{outline.command(f'start {model.name}')}`"
     if told.state is State.FAILED:
-        return f"see `{outline.command(f'logs {model.name}')}`, then {start}"
+        return f"see `{outline.command(f'why {model.name}')}`, then {start}"
     return f"{start} starts it" if told.state is State.STOPPED else ""
 
 
@@ -202,7 +213,7 @@ def _row(picture: Picture, model: OutlineModel) -> Line:
     told = picture.state(model.name)
     return (
         Cell(model.name, "bold"),
-        Cell(str(told.state), _STYLES.get(told.state, "busy")) if told else Cell("unknown", "bad"),
+        Cell(str(told.state), STYLES.get(told.state, "busy")) if told else Cell("unknown", "bad"),
         Cell(gpu_text(model.gpus)),
         Cell(str(model.port)),
         Cell(UNKNOWN if (used := memory_used(picture, model)) is None else size(used)),
@@ -247,9 +258,10 @@ def _footer(picture: Picture, width: int | None) -> Iterator[Line]:
     yield (
         Cell("proxy    ", "dim"),
         Cell(outline.url),
+        Cell(f"  {outline.unix_socket}" if outline.unix_socket else ""),
         Cell("  "),
-        _workers(len(workers), outline.workers) if picture.counts else Cell("workers unknown", "bad"),
-        Cell(f"  {sum(worker.connections for worker in workers)} connections" if workers else ""),
+        _workers(len(workers), picture) if picture.counts else Cell("workers unknown", "bad"),
+        Cell(f"  {counted(sum(worker.connections for worker in workers), 'connection')}" if workers else ""),
     )
     yield (Cell("plugins  ", "dim"), *_plugins(picture.heartbeats()))
     yield Cell("circusd  ", "dim"), Cell(f"pid {picture.daemon}")
@@ -259,10 +271,12 @@ def _footer(picture: Picture, width: int | None) -> Iterator[Line]:
         yield (Cell(picture.news, "busy"),)
 
 
-def _workers(living: int, planned: int) -> Cell:
+def _workers(living: int, picture: Picture) -> Cell:
+    planned = picture.outline.workers
     if living >= planned:
-        return Cell(f"{living} worker{'s' if living > 1 else ''}", "good")
-    return Cell(f"{living} of {planned} workers", "bad")
+        return Cell(counted(living, "worker"), "good")
+    so_far = f"{living} of {counted(planned, 'worker')}"
+    return Cell(f"{so_far} so far", "busy") if picture.starts else Cell(so_far, "bad")
 
 
 def _plugins(beats: tuple[Heartbeat, ...]) -> Iterator[Cell]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-Style = Literal["", "bold", "dim", "good", "busy", "bad", "cyan", "magenta", "blue"]
+Style = Literal["", "bold", "dim", "good", "busy", "bad", "cyan", "magenta", "blue", "mark"]
 
 _CODES: dict[Style, str] = {
     "bold": "1",
@@ -20,6 +20,7 @@ _CODES: dict[Style, str] = {
     "cyan": "36",
     "magenta": "35",
     "blue": "34",
+    "mark": "7",
 }
 _GAP = "  "
 

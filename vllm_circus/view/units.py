@@ -61,6 +61,12 @@ def count(value: int) -> str:
     return f"{value / 1e6:.1f}M" if value < 999_950_000 else f"{value / 1e9:.1f}G"
 
 
+def counted(number: int, noun: str) -> str:
+    """A number with its noun: `1 worker`, `2 workers`, `0 processes`."""
+    ending = "" if number == 1 else "es" if noun.endswith("s") else "s"
+    return f"{number} {noun}{ending}"
+
+
 def quantile(histogram: Histogram, bounds: Sequence[float], share: float) -> float | None:
     """The value below which `share` (0 to 1) of all lie, interpolated within its bucket; None without values.
 

@@ -1,0 +1,1 @@
+"""Full screens that change in place and listen to keys: the overview, the logs, the start-up."""

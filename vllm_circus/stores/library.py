@@ -1,0 +1,38 @@
+"""The stored profiles that a models file uses, as planning wants them: read here, decided there."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from vllm_circus.config.load import Loaded
+from vllm_circus.config.models import Config, Profile
+from vllm_circus.config.profiles import Library, StoredProfile, used_profiles
+from vllm_circus.errors import ConfigError
+from vllm_circus.paths import Instance
+from vllm_circus.stores.reading import parse_profile, read_kept
+from vllm_circus.stores.shelf import Shelf, Unreadable, profile_shelf
+
+
+def with_library(loaded: Loaded, instance: Instance) -> Loaded:
+    """The models file with the stored profiles that it names; it may use them from then on."""
+    return replace(loaded, library=read_library(loaded.config, instance))
+
+
+def read_library(config: Config, instance: Instance) -> Library:
+    """The stored profiles that the file names and does not have itself. Never raises: faults are in what it returns."""
+    shelf = profile_shelf(instance)
+    try:
+        names = shelf.names()
+        used = used_profiles(config)
+        return Library(names, {name: _stored(shelf, name) for name in names if name in used})
+    except Unreadable as error:
+        return Library(barred=str(error))
+
+
+def _stored(shelf: Shelf[Profile], name: str) -> StoredProfile:
+    path = shelf.path(name)
+    try:
+        profile, lines = parse_profile(read_kept(path), path)
+    except ConfigError as error:
+        return StoredProfile(None, path, faults=error.faults)
+    return StoredProfile(profile, path, lines)
