@@ -7,6 +7,7 @@ VLLM_PYTHON ?= $(shell command -v python3.11 || echo $(PYTHON))
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
 TORTURE_ARGS ?=
+CHAOS_ARGS ?=
 
 BIN := .venv/bin
 ENGINE := .vllm
@@ -22,7 +23,7 @@ make_venv = $(1) -m venv $(2) 2>/dev/null || { \
 	$(1) -m venv --without-pip $(2) && $(1) -m pip --python $(2)/bin/python install --quiet pip; }
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-vllm test-wheel bench bench-rivals torture lint format clean
+.PHONY: help demo test test-vllm test-wheel compiled bench bench-rivals torture chaos lint format clean
 
 help: ## show this list
 	@echo "usage: make TARGET [PYTHON=python3.12]"
@@ -44,6 +45,15 @@ test-wheel: .venv/.run ## build the wheel, install it elsewhere and use it there
 	.venv-wheel/bin/pip install --quiet dist/*.whl
 	tests/wheel.sh .venv-wheel/bin
 
+compiled: .venv/.test ## a wheel with the relay compiled, and the tests of the proxy with it (5 minutes)
+	rm -rf build dist .venv-compiled
+	VLLM_CIRCUS_COMPILE=1 $(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
+	$(call make_venv,$(PYTHON),.venv-compiled)
+	.venv-compiled/bin/pip install --quiet "$$(echo dist/*.whl)[test]"
+	mkdir -p build/compiled
+	cp -r pyproject.toml tests build/compiled/
+	cd build/compiled && VLLM_CIRCUS_NEEDS_COMPILED=1 ../../.venv-compiled/bin/pytest tests/proxy $(PYTEST_ARGS)
+
 bench: .venv/.run ## what the proxy costs, beside others where they are installed (10 minutes); BENCH_ARGS="--help"
 	$(BIN)/python -m tests.bench $(BENCH_ARGS)
 
@@ -51,6 +61,9 @@ bench-rivals: $(RIVALS)/.made ## install Python proxies to compare with, and mat
 
 torture: .venv/.test ## what the relay stands, with figures (15 minutes, 10 of them the soak)
 	$(BIN)/python -m tests.torture $(TORTURE_ARGS)
+
+chaos: .venv/.test ## kill -9 and SIGSTOP of every part in every situation, as a table (20 minutes); CHAOS_ARGS="--help"
+	$(BIN)/python -m tests.chaos $(CHAOS_ARGS)
 
 lint: .venv/.lint ## ruff, mypy, import-linter, and the sizes of functions and modules
 	$(BIN)/ruff check
@@ -64,7 +77,7 @@ format: .venv/.lint ## lay out the code as `make lint` wants it
 	$(BIN)/ruff format
 
 clean: ## remove everything that was made here
-	rm -rf .venv .venv-wheel $(ENGINE) $(RIVALS) build dist *.egg-info
+	rm -rf .venv .venv-wheel .venv-compiled $(ENGINE) $(RIVALS) build dist *.egg-info
 	rm -rf .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

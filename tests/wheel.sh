@@ -30,6 +30,19 @@ vllm-circus-simulator --help > simulator.txt
 for file in help.txt example.yaml check.txt render.txt units.txt user-units.txt simulator.txt; do
     [ -s "$file" ] || { echo "$file is empty" >&2; exit 1; }
 done
+# Everything can be imported: what is missing from the wheel is found here, and not by whoever opens the menu.
+python - << 'END'
+from importlib import import_module
+from pkgutil import walk_packages
+
+import vllm_circus
+import vllm_circus_plugins
+
+for package in (vllm_circus, vllm_circus_plugins):
+    for module in walk_packages(package.__path__, f"{package.__name__}."):
+        if not module.name.endswith("__main__"):
+            import_module(module.name)
+END
 where=$(python -c 'import vllm_circus, vllm_circus_plugins; print(vllm_circus.__file__, vllm_circus_plugins.__file__)')
 [[ $where == *site-packages*site-packages* ]] || { echo "not the installed package: $where" >&2; exit 1; }
 echo "the wheel works: $(wc -l < help.txt) lines of help, $(wc -l < example.yaml) of sample, $(wc -l < units.txt) of units"

@@ -60,6 +60,20 @@ def test_check_warns_of_a_variable_without_keys(
     assert command("check", file).err == ""
 
 
+@pytest.mark.parametrize("host", ["203.0.113.7", "nowhere.invalid"])
+def test_check_warns_of_an_address_that_is_not_here(host: str, command: Command, models_file: Path) -> None:
+    models_file.write_text(models_file.read_text().replace("host: 127.0.0.1", f"host: {host}"))
+    outcome = command("check", str(models_file))
+    assert outcome.code == 0
+    assert f"warning: proxy.host: nobody could listen on {host} now: " in outcome.err
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "localhost"])
+def test_check_is_silent_on_an_address_that_is_here(host: str, command: Command, models_file: Path) -> None:
+    models_file.write_text(models_file.read_text().replace("host: 127.0.0.1", f"host: {host}"))
+    assert "proxy.host" not in command("check", str(models_file)).err
+
+
 @pytest.mark.parametrize("name", [("up",), ("up", "-d"), ("run",)])
 def test_no_set_starts_without_the_keys_that_are_to_guard_it(
     name: tuple[str, ...],
@@ -171,6 +185,12 @@ def test_render_writes_the_files_into_a_folder(command: Command, models_file: Pa
     assert {path.name for path in (home / "there" / "new").iterdir()} == {"circus.ini", "plan.json"}
 
 
+def test_a_file_is_no_folder_to_render_into(command: Command, models_file: Path) -> None:
+    outcome = command("render", str(models_file), "--output", str(models_file))
+    assert outcome.code == 1
+    assert f"error: cannot write into {models_file}: File exists\nhint: name another folder\n" in outcome.err
+
+
 def test_render_diff_without_a_running_set_says_so(command: Command, models_file: Path) -> None:
     outcome = command("render", "--diff", str(models_file))
     assert (outcome.code, outcome.out) == (3, "")
@@ -220,10 +240,10 @@ def test_a_models_file_that_changed_since_the_start_is_told(running: Path, insta
     assert changed_since(instance, outline) == ""
     running.write_text(running.read_text() + "# more\n")
     assert changed_since(instance, outline) == (
-        f"models.yaml has changed since the set was started; `vllm-circus down` and `vllm-circus up {running}` apply it"
+        "models.yaml has changed since it was last read; `vllm-circus reload` applies it"
     )
     running.unlink()
-    assert changed_since(instance, outline) == ""
+    assert changed_since(instance, outline) == f"{running} is no longer there; the set goes on as it was started"
 
 
 def test_render_takes_either_a_difference_or_a_folder(command: Command, models_file: Path) -> None:

@@ -18,7 +18,9 @@ from vllm_circus.cli import operate
 from vllm_circus.cli.app import ALIASES, COMMANDS, app
 from vllm_circus.cli.common import Session
 from vllm_circus.cli.logs import logs
-from vllm_circus.paths import Instance
+from vllm_circus.files import private_directory
+from vllm_circus.paths import Instance, find_instance
+from vllm_circus.supervise.lock import hold_lock
 from vllm_circus.view.logs import PARTS
 
 HEAVY = ("rich", "pydantic", "tornado", "requests", "circus", "zmq", "yaml", "psutil", "asyncio", "pynvml")
@@ -110,6 +112,16 @@ def test_the_instance_may_stand_before_and_after_the_command(arguments: tuple[st
     assert "vllm-circus --instance other up -d" in outcome.err
 
 
+def test_the_instances_that_do_run_are_told(command: Command, home: Path) -> None:
+    for name in ("second", "third"):
+        private_directory(home / "run" / name)
+    with hold_lock(find_instance("second")):
+        outcome = command("status")
+        assert outcome.code == 3
+        assert outcome.err.endswith(" up -d`; what runs is `--instance second`\n")
+    assert "what runs is" not in command("status").err
+
+
 @pytest.mark.parametrize("options", [("--json",), ("--json", "-w")])
 def test_the_status_of_what_does_not_run_is_a_document_too(options: tuple[str, ...], command: Command) -> None:
     outcome = command("status", *options)
@@ -120,8 +132,16 @@ def test_the_status_of_what_does_not_run_is_a_document_too(options: tuple[str, .
 
 def test_an_instance_that_cannot_be_a_folder_is_refused(command: Command) -> None:
     outcome = command("--instance", "../etc", "status")
-    assert outcome.code == 1
+    assert outcome.code == 2
     assert "instance name '../etc' is not usable" in outcome.err
+
+
+@pytest.mark.parametrize("command_words", [("down",), ("stop", "x"), ("up", "-d", "--wait")])
+@pytest.mark.parametrize("span", ["soon", "-1", "nan", "inf", "10s"])
+def test_a_timeout_is_a_number_of_seconds(command_words: tuple[str, ...], span: str, command: Command) -> None:
+    outcome = command(*command_words, "--timeout", span)
+    assert outcome.code == 2
+    assert f"Invalid value for '--timeout': {span!r} is no number of seconds, 0 or more" in outcome.err
 
 
 def test_the_shell_completes_commands_and_options(home: object) -> None:
@@ -145,4 +165,4 @@ def test_the_shell_completes_models_of_the_last_plan(
         return [item.value for item in argument.shell_complete(click.Context(of, obj=Session()), incomplete)]
 
     assert completed(operate.start, "al") == ["alpha", "all"]
-    assert completed(logs, "") == ["alpha", "beta", *PARTS]
+    assert completed(logs, "") == ["alpha", "beta", "all", *PARTS]

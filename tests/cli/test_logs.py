@@ -59,6 +59,17 @@ def test_since_and_grep_choose_lines(command: Command, instance: Instance) -> No
     assert command("logs", "qwen", "--grep", "error", "--since", "10m").out == "new error\n"
 
 
+def test_models_of_an_earlier_set_are_shown_where_they_are_named(
+    command: Command, instance: Instance, models_file: Path
+) -> None:
+    command("render", str(models_file), "--output", str(instance.run_dir))
+    write(instance, "gone", "long ago", ago=90)
+    write(instance, "alpha", "now")
+    for names in ((), ("all",), ("alpha", "all")):
+        assert command("logs", *names).out == "alpha   | now\n"
+    assert command("logs", "gone").out == "long ago\n"
+
+
 def test_json_is_one_document_a_line(command: Command, instance: Instance) -> None:
     write(instance, "qwen", "hello", channel="E")
     (line,) = command("logs", "--json", "qwen").out.splitlines()

@@ -135,13 +135,9 @@ def test_the_others_go_on_as_they_are_when_a_replica_does_not_come_back(health: 
     assert health.states["chat-3"].started_at == 1.0
 
 
-def test_replicas_are_not_restarted_without_anybody_who_waits_for_each(health: Health, command: Command) -> None:
-    outcome = command("restart", "chat", "--no-wait")
-    assert outcome.code == 2
-    assert "one after the other, which takes waiting: leave out --no-wait, or name one of them" in outcome.err
-    assert health.taken == []
-    assert command("restart", "chat-2", "embed", "--no-wait").code == 0
-    assert health.taken == [("restart", ("chat-2", "embed"))]
+def test_replicas_take_turns_by_themselves_where_nobody_waits(health: Health, command: Command) -> None:
+    assert command("restart", "chat", "--no-wait").code == 0
+    assert health.taken == [("restart", ("chat-1", "chat-2", "chat-3"))]
 
 
 @pytest.mark.parametrize("verb", ["start", "stop"])
@@ -165,7 +161,7 @@ def test_the_shell_completes_models_and_their_replicas() -> None:
         return [item.value for item in argument.shell_complete(click.Context(of, obj=Session()), incomplete)]
 
     assert completed(operate.restart, "c") == ["chat", "chat-1", "chat-2", "chat-3"]
-    assert completed(logs, "") == ["chat", "chat-1", "chat-2", "chat-3", "embed", *PARTS]
+    assert completed(logs, "") == ["chat", "chat-1", "chat-2", "chat-3", "embed", "all", *PARTS]
 
 
 @pytest.mark.usefixtures("planned")

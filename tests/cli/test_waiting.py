@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import zmq
@@ -19,14 +20,11 @@ from vllm_circus.bus.messages import (
     WorkerState,
     encode,
 )
+from vllm_circus.cli.lastwords import proxy_words
 from vllm_circus.cli.waiting import (
     ProxyWatch,
     Reporter,
-    Verdict,
     check_failed,
-    judge_restart,
-    judge_start,
-    judge_stop,
     wait_for,
 )
 from vllm_circus.errors import NotRunning
@@ -34,6 +32,7 @@ from vllm_circus.lifecycle.states import State
 from vllm_circus.logline import encode as log_line
 from vllm_circus.paths import Instance
 from vllm_circus.supervise.lock import hold_lock
+from vllm_circus.view.goals import Verdict, judge_restart, judge_start, judge_stop
 
 
 def state(
@@ -180,11 +179,32 @@ def test_a_worker_is_waited_for(instance: Instance, tell: Tell) -> None:
     assert time.monotonic() - began > 0.25
 
 
-def test_ready_models_that_nobody_can_reach_are_no_success(instance: Instance, tell: Tell) -> None:
+def complain(instance: Instance, at: datetime) -> None:
+    """A worker's last words in its log."""
     instance.log("proxy").parent.mkdir(parents=True)
-    now = datetime.now(UTC)
-    lines = [log_line(now, channel, text) for channel, text in (("E", "error: no keys"), ("E", "  write one"))]  # type: ignore[arg-type]  # channels they are
-    instance.log("proxy").write_text("".join(lines))
+    instance.log("proxy").write_text(log_line(at, "E", "error: no keys") + log_line(at, "E", "  write one"))
+
+
+def test_words_of_the_very_millisecond_in_which_the_set_began_are_its_own(instance: Instance) -> None:
+    began = datetime(2026, 11, 23, 14, 31, 53, 123_900, tzinfo=UTC)
+    instance.run_dir.mkdir(parents=True, exist_ok=True)
+    instance.pidfile.touch()
+    os.utime(instance.pidfile, (began.timestamp(), began.timestamp()))
+    complain(instance, began)  # its log line tells no more than 53.123
+    assert proxy_words(instance) == "error: no keys; write one"
+
+
+def test_words_of_an_earlier_set_say_nothing(instance: Instance) -> None:
+    began = datetime(2026, 11, 23, 14, 31, 53, 123_900, tzinfo=UTC)
+    instance.run_dir.mkdir(parents=True, exist_ok=True)
+    instance.pidfile.touch()
+    os.utime(instance.pidfile, (began.timestamp(), began.timestamp()))
+    complain(instance, began - timedelta(milliseconds=1))
+    assert proxy_words(instance) == ""
+
+
+def test_ready_models_that_nobody_can_reach_are_no_success(instance: Instance, tell: Tell) -> None:
+    complain(instance, datetime.now(UTC))
     tell(models(state(State.READY)))
     tell(counts())
     with pytest.raises(NotRunning) as caught:

@@ -17,6 +17,8 @@ from vllm_circus.cli.app import ALIASES, COMMANDS, app
 from vllm_circus.config.profiles import BUILTIN
 from vllm_circus.config.schema import json_schema
 from vllm_circus.proxy.control.metrics import METRICS
+from vllm_circus.screens.help import MONITOR_KEYS, STARTUP_KEYS
+from vllm_circus.stores.schema import Settings
 
 README = Path(__file__).parents[2] / "README.md"
 _MARKED = re.compile(r"(<!-- begin (\w+) -->\n).*?(<!-- end \2 -->)", re.DOTALL)
@@ -34,6 +36,7 @@ SECTIONS: tuple[tuple[str, str | None], ...] = (
     ("models[].affinity.", "HeaderAffinity"),
     ("models[].ejection.", "Ejection"),
     ("models[].request.", "RequestRules"),
+    ("models[].idle.", "Idle"),
     ("models[].restart.", "Restart"),
     ("models[].probe.", "Probe"),
     ("models[].engine.", "CommandEngine"),
@@ -48,7 +51,8 @@ TOPICS = (
 
 def written(readme: str) -> str:
     """The README with every generated part made anew."""
-    parts = {"options": options, "profiles": profiles, "commands": commands, "metrics": metrics, "topics": topics}
+    parts = {"options": options, "profiles": profiles, "commands": commands, "settings": settings}
+    parts |= {"keys": keys, "metrics": metrics, "topics": topics}
     return _MARKED.sub(lambda found: f"{found[1]}{chr(10).join(parts[found[2]]())}\n{found[3]}", readme)
 
 
@@ -87,6 +91,23 @@ def commands() -> Iterator[str]:
         for name, sub in getattr(command, "commands", {}).items():
             yield _row(f"**`{_usage(f'{entry.name} {name}', sub)}`**", sub.get_short_help_str(200))
             yield from _flags(sub)
+
+
+def settings() -> Iterator[str]:
+    """Every setting; those of the proxy are the options of the models file."""
+    schema = Settings.model_json_schema()
+    yield from _head("setting", "type", "default", "meaning")
+    for key, value in schema["properties"].items():
+        name, default = (f"{key}.…", "as in a models file") if key == "proxy" else (key, _default(value, schema))
+        yield _row(f"`{name}`", _type(value, schema), default, value["description"])
+
+
+def keys() -> Iterator[str]:
+    """Every key of the live screens."""
+    yield from _head("screen", "key", "does")
+    for screen, table in (("`top`", MONITOR_KEYS), ("a start", STARTUP_KEYS)):
+        for row in table:
+            yield _row(screen, ", ".join(f"`{key}`" for key in row.keys.split(", ")), row.does)
 
 
 def metrics() -> Iterator[str]:

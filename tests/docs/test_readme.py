@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from tests.docs.reference import README, SECTIONS, TOPICS, written
+from vllm_circus import proxy
 from vllm_circus.bus import messages
 from vllm_circus.cli.app import ALIASES, COMMANDS, app
 from vllm_circus.config.load import load_config
@@ -17,6 +18,8 @@ from vllm_circus.config.models import Config
 from vllm_circus.config.schema import json_schema
 from vllm_circus.lifecycle.states import State
 from vllm_circus.proxy.control.metrics import METRICS
+from vllm_circus.screens.help import MONITOR_KEYS, STARTUP_KEYS, KeyHelp
+from vllm_circus.stores.schema import Settings
 
 TEXT = README.read_text()
 
@@ -36,6 +39,19 @@ def test_every_part_of_the_models_file_is_documented(field: str) -> None:
     assert f"| `{field}` |" in TEXT
 
 
+def error_codes() -> set[str]:
+    """What the proxy may call an error of its own, read from its source."""
+    sources = "\n".join(path.read_text() for path in Path(proxy.__file__).parent.rglob("*.py"))
+    made = re.findall(r"(?:Refused|__init__)\((?:status|status_code|\d{3}), \"(\w+)\"|_refused\(\"(\w+)\"", sources)
+    return {*map("".join, made), *re.findall(r"code(?:: str)? ?= ?\"(\w+)\"", sources)}
+
+
+def test_every_error_code_is_documented_and_no_other() -> None:
+    table = TEXT.partition("| code | status | means |")[2].partition("\n\n")[0]
+    told = {code for row in table.splitlines() for code in re.findall(r"`(\w+)`", row.split(" | ")[0])}
+    assert told == error_codes()
+
+
 @pytest.mark.parametrize("entry", COMMANDS, ids=lambda entry: entry.name)
 def test_every_command_and_flag_is_documented(entry: object) -> None:
     name = entry.name  # type: ignore[attr-defined] # parametrised with Entry
@@ -48,9 +64,19 @@ def test_every_command_and_flag_is_documented(entry: object) -> None:
                 assert all(f"{flag}" in TEXT for flag in option.opts), option.opts
 
 
+@pytest.mark.parametrize("key", [*Settings.model_fields])
+def test_every_setting_is_documented(key: str) -> None:
+    assert re.search(rf"\| `{key}(\.…)?` \|", TEXT.partition("<!-- begin settings -->")[2])
+
+
 @pytest.mark.parametrize("alias", [*ALIASES])
 def test_every_alias_of_a_command_is_documented(alias: str) -> None:
     assert f"(also `{alias}`)" in TEXT
+
+
+@pytest.mark.parametrize("row", [*MONITOR_KEYS, *STARTUP_KEYS], ids=lambda row: row.keys)
+def test_every_key_of_a_screen_is_documented(row: KeyHelp) -> None:
+    assert f"| {', '.join(f'`{key}`' for key in row.keys.split(', '))} | {row.does} |" in TEXT
 
 
 @pytest.mark.parametrize("told", METRICS, ids=lambda told: told.name)

@@ -51,8 +51,12 @@ def test_a_killed_worker_leaves_no_socket(circus: Circus, models_file: Path) -> 
 
     await_that(sockets)
     (before,) = sockets()
-    os.kill(int(before.stem.removeprefix("proxy-")), signal.SIGKILL)
+    worker = int(before.stem.removeprefix("proxy-"))
+    os.kill(worker, signal.SIGKILL)
     await_that(lambda: len(sockets()) == 1 and sockets() != [before], 30)
+    assert f"WARNING proxy: process {worker} ended by SIGKILL\n" in circus("logs", "circusd").stdout
+    circus("down")
+    assert circus("logs", "circusd").stdout.count("WARNING proxy: process") == 1
 
 
 def signal_group(pid: int) -> None:

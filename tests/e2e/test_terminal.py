@@ -80,7 +80,7 @@ def test_the_status_in_place_ends_with_the_set(running: Circus, watching: pexpec
 
 
 def test_up_counts_the_seconds_while_it_waits_and_clears_them(circus: Circus, models_file: Path) -> None:
-    child = terminal(circus, "up", str(models_file), "-d", "--wait")
+    child = terminal(circus, "up", str(models_file), "-d", "--wait", TERM="dumb")
     child.expect(r"alpha loading \d+s")
     child.expect("proxy on http://")
     child.expect(pexpect.EOF)
@@ -89,7 +89,7 @@ def test_up_counts_the_seconds_while_it_waits_and_clears_them(circus: Circus, mo
 
 
 def test_ctrl_c_while_waiting_leaves_the_set_to_start(circus: Circus, models_file: Path) -> None:
-    child = terminal(circus, "up", str(models_file), "-d", "--wait")
+    child = terminal(circus, "up", str(models_file), "-d", "--wait", TERM="dumb")
     child.expect(r"alpha: (queued|loading)")
     child.sendintr()
     child.expect("no longer waiting; the set goes on starting")
@@ -118,3 +118,29 @@ def health_pid(circus: Circus) -> int:
         pid for pid in circus.processes() if b"vllm_circus_plugins.health" in Path(f"/proc/{pid}/cmdline").read_bytes()
     ]
     return pid
+
+
+def test_an_edit_with_a_fault_is_offered_again(circus: Circus, models_file: Path, short_dir: Path) -> None:
+    circus("config", "save", "hall", str(models_file))
+    editor = short_dir / "editor"
+    editor.write_text(
+        '#!/bin/sh\nif grep -q BAD "$1"; then sed -i s/BAD/delta/ "$1"; else sed -i s/alpha/BAD/ "$1"; fi\n'
+    )
+    editor.chmod(0o700)
+    child = terminal(circus, "config", "edit", "hall", EDITOR=str(editor), VISUAL="")
+    child.expect("'BAD' cannot be used here")
+    child.expect(r"edit it again\? \[Y/n\]")
+    child.send("\r")
+    child.expect("changed .*hall.yaml")
+    child.expect(pexpect.EOF)
+    assert "delta" in circus("config", "show", "hall").stdout
+
+
+def test_what_would_be_removed_is_asked_for(circus: Circus, models_file: Path) -> None:
+    circus("config", "save", "hall", str(models_file))
+    for answer, left in (("n", ["hall"]), ("y", [])):
+        child = terminal(circus, "config", "rm", "hall")
+        child.expect(r"remove configuration hall\? \[y/N\]")
+        child.send(f"{answer}\r")
+        child.expect(pexpect.EOF)
+        assert [path.stem for path in (circus.home / "config/configs").glob("*.yaml")] == left

@@ -28,7 +28,9 @@ class Asked:
     @property
     def looks_whole(self) -> bool:
         """Whether a client would take it for a whole answer: the last chunk is there."""
-        return self.status == 200 and self.answer.endswith(b"0\r\n\r\n")
+        # a head may end like a last chunk
+        body = self.answer.partition(b"\r\n\r\n")[2]
+        return self.status == 200 and body.endswith(b"0\r\n\r\n")
 
 
 class Traffic:

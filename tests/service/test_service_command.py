@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from vllm_circus.cli.service import MARK, UNITS, unreachable
+from vllm_circus.cli.service import unreachable
+from vllm_circus.render.service import MARK, UNITS
 
 SYSTEMCTL = """#!/bin/sh
 echo "$@" >> "$SYSTEMCTL_JOURNAL"
@@ -132,12 +133,17 @@ def test_a_manager_that_does_not_answer_is_a_warning(home: Home, verb: str) -> N
     run = home.service(verb, "--user", SYSTEMCTL_FAILS="1")
     assert run.returncode == 0
     assert "warning: `systemctl --user daemon-reload` failed: Failed to connect to bus" in run.stderr
+    assert ("\nthen, where systemd runs: systemctl --user enable --now vllm-circus\n" in run.stderr) == (
+        verb == "install"
+    )
+    assert "next:" not in run.stderr
 
 
 def test_without_systemctl_the_units_are_written_and_the_rest_is_told(home: Home) -> None:
     run = home.service("install", "--user", PATH=str(home.path / "nothing"))
     assert run.returncode == 0
     assert "systemctl is not installed; where systemd runs: systemctl --user daemon-reload" in run.stderr
+    assert "\nthen, where systemd runs: systemctl --user enable --now vllm-circus\n" in run.stderr
     assert (home.units / UNITS[0]).exists()
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from vllm_circus.cli.service import UNITS, find_manager, program, quote, render_unit, rendered_units
 from vllm_circus.config.models import ModelOptions, Proxy
 from vllm_circus.errors import CircusError
+from vllm_circus.render.service import UNITS, find_manager, program, quote, render_unit, rendered_units
 
 SHIPPED = Path(__file__).parents[2] / "systemd"
 FLAVOURS = ("system", "user")

@@ -10,11 +10,15 @@ by Ctrl-C, 141 the reader of our output went away.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vllm_circus.cli.common import Session
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point of the console script; leaves through SystemExit."""
+def main(arguments: Sequence[str] | None = None, *, open_menu: Callable[[Session], None] | None = None) -> None:
+    """Run the command line, and leave through SystemExit; `open_menu` is what no command on a terminal means."""
     from vllm_circus.cli.outcome import run_safely
 
-    sys.exit(run_safely(sys.argv[1:] if arguments is None else arguments))
+    sys.exit(run_safely(sys.argv[1:] if arguments is None else arguments, open_menu))

@@ -23,8 +23,10 @@ from vllm_circus.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
-    from vllm_circus.plan.types import ModelPlan, Plan
+    from vllm_circus.paths import Instance
+    from vllm_circus.plan.types import ModelPlan, Plan, ProxyPlan
     from vllm_circus.view.table import Line
 
 
@@ -35,23 +37,28 @@ if TYPE_CHECKING:
 @instance_option
 @click.pass_obj
 def check(session: Session, config: str | None, as_json: bool, verbose: bool) -> None:
-    """Check a models file and show what would run. Nothing is started.
+    """Check a models file, or a saved configuration by its name, and show what would run. Nothing is started.
 
     Exit code 2 where something is wrong: every fault is named with its file and line.
     """
     path = config_file(session.instance, config)
     try:
-        plan = build_plan(session.instance, path)
+        plan = checked_plan(session.instance, path)
     except ConfigError as error:
         if as_json:
             click.echo(json.dumps({"ok": False, "faults": [vars(fault) for fault in error.faults]}, indent=2))
         raise
-    plan = replace(plan, warnings=(*plan.warnings, *_unset_keys(plan)))
     if as_json:
         click.echo(json.dumps({"ok": True, **_document(plan)}, indent=2))
     else:
         print_lines(plan_lines(plan, verbose=verbose, width=terminal_width()))
         say_warnings(plan.warnings)
+
+
+def checked_plan(instance: Instance, path: Path) -> Plan:
+    """What would run, with warnings also of what may be another way at the time of the start. Raises ConfigError."""
+    plan = build_plan(instance, path)
+    return replace(plan, warnings=(*plan.warnings, *_unset_keys(plan), *_strange_host(plan)))
 
 
 def _unset_keys(plan: Plan) -> Iterator[str]:
@@ -65,8 +72,34 @@ def _unset_keys(plan: Plan) -> Iterator[str]:
             yield f"proxy.keys.env: {plan.proxy.keys_env} holds no key here; where it holds none, nothing is started"
 
 
+def _strange_host(plan: Plan) -> Iterator[str]:
+    """An address that this machine does not have; at the time of the start it may."""
+    import socket
+
+    host = plan.proxy.host
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.bind(address)
+    except OSError as error:
+        yield f"proxy.host: nobody could listen on {host} now: {error.strerror or error}"
+
+
 def plan_lines(plan: Plan, *, verbose: bool, width: int | None) -> Iterator[tuple[Line, bool]]:
     """What would run, a row a model; with `verbose` also how."""
+    from vllm_circus.view.table import Cell
+
+    for line in table_lines(plan, width):
+        yield line, True
+    if verbose:
+        for model in plan.models:
+            yield from ((line, False) for line in _how(model))
+    yield (), False
+    yield (Cell(f"{proxy_words(plan.proxy)}; {plan.source} is fine"),), False
+
+
+def table_lines(plan: Plan, width: int | None) -> Iterator[Line]:
+    """A row a model, below their titles."""
     from vllm_circus.view.status import gpu_text
     from vllm_circus.view.table import Cell, Column, layout
 
@@ -93,16 +126,16 @@ def plan_lines(plan: Plan, *, verbose: bool, width: int | None) -> Iterator[tupl
         )
         for model in plan.models
     ]
-    for line in layout(columns, rows, width):
-        yield line, True
-    if verbose:
-        for model in plan.models:
-            yield from ((line, False) for line in _how(model))
-    proxy = plan.proxy
+    yield from layout(columns, rows, width)
+
+
+def proxy_words(proxy: ProxyPlan) -> str:
+    """Where the proxy listens, and with how many workers."""
+    from vllm_circus.view.units import counted
+
     where = f"{proxy.host}:{proxy.port}{' with TLS' if proxy.tls_certificate else ''}"
     where += f" and {proxy.unix_socket}" if proxy.unix_socket else ""
-    yield (), False
-    yield (Cell(f"proxy on {where}, {proxy.workers} worker(s); {plan.source} is fine"),), False
+    return f"proxy on {where}, {counted(proxy.workers, 'worker')}"
 
 
 def _how(model: ModelPlan) -> Iterator[Line]:

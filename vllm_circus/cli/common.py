@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
@@ -13,22 +15,28 @@ from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 import click
 
 from vllm_circus.errors import CircusError, NotRunning, UnknownModel
+from vllm_circus.logline import clean
 from vllm_circus.paths import DEFAULT_INSTANCE, Instance, find_instance
 
 if TYPE_CHECKING:
+    from vllm_circus.config.load import Loaded
     from vllm_circus.plan.types import Plan
     from vllm_circus.supervise.lock import Fallen
     from vllm_circus.view.outline import Outline
     from vllm_circus.view.table import Line
+
+#: Stands for every model of the set; no model can be called so.
+ALL = "all"
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 @dataclass
 class Session:
-    """What one run of the command line is about."""
+    """What one run of the command line is about; `open_menu` is handed down by whoever has a menu."""
 
     name: str = DEFAULT_INSTANCE
+    open_menu: Callable[[Session], None] | None = None
 
     @property
     def instance(self) -> Instance:
@@ -52,6 +60,23 @@ def instance_option(command: F) -> F:
     )(command)
 
 
+def timeout_option(text: str) -> Callable[[F], F]:
+    """Adds `--timeout SECONDS`, a number that is 0 or more; `text` says what ends then."""
+
+    def convert(context: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
+        if value is None:
+            return None
+        try:
+            seconds = float(value)
+        except ValueError:
+            seconds = math.nan
+        if not 0 <= seconds < math.inf:
+            raise click.BadParameter(f"{value!r} is no number of seconds, 0 or more", context, parameter)
+        return seconds
+
+    return click.option("--timeout", metavar="SECONDS", callback=convert, help=text)
+
+
 def model_argument(*others: str, required: bool) -> Callable[[F], F]:
     """Adds `MODEL…`, which the shell completes from the running set, and from `others` that it may be."""
 
@@ -65,16 +90,52 @@ def model_argument(*others: str, required: bool) -> Callable[[F], F]:
 
 
 def config_file(instance: Instance, given: str | None) -> Path:
-    """The models file that is meant. Raises CircusError where there is none."""
+    """The models file that is meant: a saved configuration's name, or a path. Raises CircusError where there is none.
+
+    A bare word is a saved configuration where there is one of that name; `./WORD` is always a path.
+    """
+    if given and (saved := _saved_file(instance, given)):
+        return saved
     path = Path(given).absolute() if given else instance.config_file
     if not path.is_file():
         import shlex
 
         if path.exists():
             raise _NoModelsFile(f"models file {path}: is not a file", hint="name the models file itself")
+        if given and (barred := _barred(instance, given)):
+            raise barred
+        if given and (near := get_close_matches(given, saved_names(instance), n=1)):
+            hint = f"did you mean the saved configuration `{near[0]}`?"
+            raise _NoModelsFile(f"{given} is neither a saved configuration nor a file", hint=hint)
         example = f"vllm-circus example --output {shlex.quote(given or str(path))}"
         raise _NoModelsFile(f"models file {path}: there is no such file", hint=f"`{example}` writes one to begin with")
     return path
+
+
+def _saved_file(instance: Instance, given: str) -> Path | None:
+    if given not in saved_names(instance):
+        return None
+    if Path(given).is_file():
+        say(f"{given} is the saved configuration; ./{given} names the file")
+    return instance.configs / f"{given}.yaml"
+
+
+def _barred(instance: Instance, given: str) -> CircusError | None:
+    """The error where the word may be a saved configuration's name, and nobody but another user can tell."""
+    folder = instance.configs
+    if "/" in given or "." in given or not folder.is_dir() or os.access(folder, os.R_OK | os.X_OK):
+        return None
+    who = f"user {os.geteuid()}"
+    hint = f"let that user have them: `chown -R {os.geteuid()} {folder}`; or name a models file"
+    return _NoModelsFile(f"{folder}: the saved configurations here cannot be read by {who}", hint=hint)
+
+
+def saved_names(instance: Instance) -> list[str]:
+    """The names of the saved configurations, read without the schema; none where the folder cannot be read."""
+    try:
+        return sorted(path.stem for path in instance.configs.glob("[a-z0-9]*.yaml"))
+    except OSError:
+        return []
 
 
 class _NoModelsFile(CircusError):
@@ -84,11 +145,18 @@ class _NoModelsFile(CircusError):
 def build_plan(instance: Instance, path: Path) -> Plan:
     """What the models file comes to on this machine. Raises ConfigError with every fault."""
     from vllm_circus.config.load import survey_config
+
+    return plan_of(instance, survey_config(path))
+
+
+def plan_of(instance: Instance, loaded: Loaded) -> Plan:
+    """What a models file that has been read comes to, with the stored profiles. Raises ConfigError."""
     from vllm_circus.facts import gather_facts
     from vllm_circus.plan.decide import make_plan
+    from vllm_circus.stores.library import with_library
 
     outline = running_outline(instance)
-    return make_plan(survey_config(path), instance, gather_facts(*_ports_of(outline)))
+    return make_plan(with_library(loaded, instance), instance, gather_facts(*_ports_of(outline)))
 
 
 def plan_for_start(instance: Instance, path: Path) -> Plan:
@@ -106,12 +174,14 @@ def plan_for_start(instance: Instance, path: Path) -> Plan:
     return plan
 
 
-def end_leftovers(instance: Instance) -> None:
+def end_leftovers(instance: Instance, tell: Callable[[str], None] | None = None) -> None:
     """End what a killed set left behind, and tell. Raises CircusError where something cannot be ended."""
     from vllm_circus.supervise.control import clear_leftovers
 
     if ended := clear_leftovers(instance):
-        say(f"ended {ended} processes that an earlier set left behind")
+        from vllm_circus.view.units import counted
+
+        (tell or say)(f"ended {counted(ended, 'process')} that an earlier set left behind")
 
 
 def running_outline(instance: Instance) -> Outline | None:
@@ -138,12 +208,33 @@ def need_running(instance: Instance) -> int:
     """Pid of circusd. Raises NotRunning."""
     pid = running_pid(instance)
     if pid is None:
+        from vllm_circus.view.starting import start_command
+
         fallen = find_fallen(instance)
         why, see = (f": {fallen}", f"`{words(instance, 'logs')}` shows the last lines; ") if fallen else ("", "")
+        others = ", ".join(f"`--instance {other.name}`" for other in running_beside(instance))
         raise NotRunning(
-            f"{instance_words(instance)} is not running{why}", hint=f"{see}start it with `{words(instance, 'up -d')}`"
+            f"{instance_words(instance)} is not running{why}",
+            hint=f"{see}start it with `{start_command(instance)}`{f'; what runs is {others}' if others else ''}",
         )
     return pid
+
+
+def running_beside(instance: Instance) -> Iterator[Instance]:
+    """Our other instances that run."""
+    for path in sorted(instance.run_dir.parent.glob("*/lock")):
+        other = replace(instance, name=path.parent.name, run_dir=path.parent)
+        with suppress(OSError):  # another user's, or gone at this moment
+            if other.run_dir != instance.run_dir and running_pid(other) is not None:
+                yield other
+
+
+def began_at(instance: Instance) -> float | None:
+    """When the circusd that runs this instance started, in seconds since 1970; None where that is not known."""
+    try:
+        return instance.pidfile.stat().st_mtime
+    except OSError:
+        return None
 
 
 def find_fallen(instance: Instance) -> Fallen | None:
@@ -164,22 +255,30 @@ def read_plan_outline(instance: Instance) -> Outline | None:
 
 
 def changed_since(instance: Instance, outline: Outline) -> str:
-    """A sentence where the running set's models file is no longer what it was made from; else empty.
+    """A sentence where the running set's models file, or a stored profile, is no longer what it was; else empty.
 
     Told by the times of the two files, which costs next to nothing. The time of the last change of the inode counts:
     an older file that was moved into place has that as well.
     """
     source = Path(outline.source)
     try:
-        if source.stat().st_ctime_ns <= instance.plan.stat().st_mtime_ns:
-            return ""
+        made = instance.plan.stat().st_mtime_ns
+        if source.stat().st_ctime_ns <= made:
+            return _changed_profile(instance, outline, made)
+    except FileNotFoundError:
+        return "" if source.exists() else f"{source} is no longer there; the set goes on as it was started"
     except OSError:
         return ""
-    import shlex
+    return f"{source.name} has changed since it was last read; `{words(instance, 'reload')}` applies it"
 
-    up = "up" if source == instance.config_file else f"up {shlex.quote(str(source))}"
-    apply = f"`{words(instance, 'down')}` and `{words(instance, up)}` apply it"
-    return f"{source.name} has changed since the set was started; {apply}"
+
+def _changed_profile(instance: Instance, outline: Outline, made: int) -> str:
+    for name in dict.fromkeys(model.profile for model in outline.models if model.profile):
+        with suppress(OSError):  # built in, or the file's own, or not ours to see
+            if (instance.profiles / f"{name}.yaml").stat().st_ctime_ns > made:
+                apply = f"`{words(instance, 'reload')}` applies it"
+                return f"the profile {name} has changed since it was last read; {apply}"
+    return ""
 
 
 def say_changed(instance: Instance) -> None:
@@ -228,8 +327,8 @@ def circusctl(instance: Instance) -> str:
 
 
 def say(text: str) -> None:
-    """Talk, to stderr."""
-    click.echo(text, err=True)
+    """Talk, to stderr. What the text holds of others' names and files obeys no terminal."""
+    click.echo("\n".join(map(clean, text.split("\n"))), err=True)
 
 
 def say_warnings(warnings: Iterable[str]) -> None:

@@ -34,7 +34,7 @@ def demo(keep: bool) -> None:
     It lives in an instance of its own, `demo`, beside whatever else runs. The simulator is no language model: its
     answers say so.
     """
-    from vllm_circus.cli.down import stop_set
+    from vllm_circus.cli.down import stop_set, stop_whoever_listens
     from vllm_circus.cli.up import start_set, wait_ready
 
     instance = find_instance("demo")
@@ -44,7 +44,7 @@ def demo(keep: bool) -> None:
         wait_ready(instance, READY_WITHIN)
         _show_status(instance, asked=_ask_everything(plan))
     except BaseException:
-        stop_set(instance)
+        stop_whoever_listens(instance)
         raise
     if keep:
         _say_what_next(instance, plan)

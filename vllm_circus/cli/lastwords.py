@@ -18,7 +18,8 @@ def proxy_words(instance: Instance) -> str:
     from vllm_circus.view.tail import last_entries, mark_end
 
     try:
-        since = datetime.fromtimestamp(instance.pidfile.stat().st_mtime, UTC)  # an earlier set's words say nothing
+        began = instance.pidfile.stat().st_mtime_ns // 1_000_000  # log lines tell no less than a millisecond
+        since = datetime.fromtimestamp(began / 1000, UTC)  # an earlier set's words say nothing
         log = instance.log("proxy")
         return last_complaint(last_entries("proxy", log, _LINES, Wanted(since), mark_end(log)))
     except FileNotFoundError:

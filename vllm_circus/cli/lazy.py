@@ -21,8 +21,27 @@ class Entry:
     heading: str
 
 
-class LazyGroup(click.Group):
-    """A group of `Entry`s, with aliases and a guess at what an unknown command was meant to be."""
+class GuessingGroup(click.Group):
+    """A group that guesses what an unknown command was meant to be."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that the first argument names. Raises UsageError, with a guess."""
+        known = self.known_names(ctx)
+        if args and args[0] not in known and not args[0].startswith("-"):
+            near = get_close_matches(args[0], known, n=1)
+            guess = f"; did you mean `{near[0]}`?" if near else ""
+            raise click.UsageError(f"no such command: {args[0]}{guess}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def known_names(self, ctx: click.Context) -> list[str]:
+        """Every word that is a command here."""
+        return self.list_commands(ctx)
+
+
+class LazyGroup(GuessingGroup):
+    """A group of `Entry`s, with aliases."""
 
     def __init__(self, *, entries: Sequence[Entry] = (), aliases: Mapping[str, str] | None = None, **rest: Any) -> None:
         super().__init__(**rest)
@@ -41,16 +60,9 @@ class LazyGroup(click.Group):
         module, attribute = entry.target.split(":")
         return cast("click.Command", getattr(import_module(module), attribute))
 
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """The command that the first argument names. Raises UsageError, with a guess."""
-        known = [*self.entries, *self.aliases]
-        if args and args[0] not in known and not args[0].startswith("-"):
-            near = get_close_matches(args[0], known, n=1)
-            guess = f"; did you mean `{near[0]}`?" if near else ""
-            raise click.UsageError(f"no such command: {args[0]}{guess}", ctx)
-        return super().resolve_command(ctx, args)
+    def known_names(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """Every command and alias."""
+        return [*self.entries, *self.aliases]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's
         """The commands under their headings, without importing any."""

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING
 import click
 
 from vllm_circus.cli.common import (
+    ALL,
     Session,
     instance_option,
     known_model,
     model_argument,
     read_plan_outline,
+    say,
     wants_colour,
 )
 from vllm_circus.view.logs import PARTS
@@ -36,7 +38,7 @@ LOOK_AGAIN = 1.0  # seconds between two looks for files that were not there
 
 
 @click.command(short_help="Show log lines of models, proxy, plugins and circusd.")
-@model_argument(*PARTS, required=False)
+@model_argument(ALL, *PARTS, required=False)
 @click.option("-f", "--follow", is_flag=True, help="Go on with new lines as they come, until Ctrl-C.")
 @click.option(
     "-n", "--lines", metavar="N", help=f"The last N lines of each, or `all`.  [default: {LAST}, with --since all]"
@@ -62,21 +64,33 @@ def logs(
 ) -> None:
     """Show log lines, those of several mixed in the order of time.
 
-    MODEL is a model's name, one of its replicas (NAME-1), or one of `proxy`, `health`, `stats`, `circusd`; without any
-    it is all of them.
+    MODEL is a model's name, one of its replicas (NAME-1), or one of `proxy`, `health`, `stats`, `circusd`; without any,
+    or as `all`, it is everything of the set. Models that an earlier set had are shown where they are named.
     """
     from vllm_circus.view.logs import Form, Wanted
     from vllm_circus.view.tail import Followers, mark_end
 
     instance = session.instance
     wanted = Wanted(_since(since), _pattern(grep), probes)
+    names = () if ALL in names else names
     parts = _parts(instance, names)
     form = Form(tuple(parts), as_json=as_json, times=times, colour=wants_colour(sys.stdout))
     marks = {part: mark_end(log) for part, log in parts.items()}
     print_entries(_recent(parts, marks, wanted, _number(lines, since)), form)
+    if names and not as_json:
+        _explain(instance, parts)
     if follow:
         followers = Followers(parts, marks)
         _follow(followers, instance if not names else None, wanted, form)
+
+
+def _explain(instance: Instance, parts: Iterable[str]) -> None:
+    """Say to standard error why models among the parts have crashed, and what to do; nothing where nothing runs."""
+    from vllm_circus.cli.waiting import crashed
+
+    for state in crashed(instance, parts):
+        said = f"{state.reason}; {state.fix}" if state.fix else state.reason
+        say(f"{state.name} is {state.state}: {said}")
 
 
 def _since(text: str | None) -> datetime | None:
@@ -111,13 +125,22 @@ def _parts(instance: Instance, names: tuple[str, ...]) -> dict[str, Path]:
     parts, outline = known_parts(instance), read_plan_outline(instance)
     known = tuple(dict.fromkeys((*(outline.targets if outline else ()), *parts)))
     wanted = [part for name in names for part in _meant(known_model(name, known, outline), outline)]
-    return {part: instance.log(part) for part in wanted or parts}
+    return {part: instance.log(part) for part in wanted or set_parts(instance)}
 
 
 def _meant(name: str, outline: Outline | None) -> tuple[str, ...]:
     """The parts that a name stands for: a model's replicas, or itself."""
     engines = outline.engines(name) if outline else ()
     return tuple(engine.name for engine in engines) or (name,)
+
+
+def set_parts(instance: Instance) -> tuple[str, ...]:
+    """What the set that runs, or ran last, is made of; everything where there is no plan.
+
+    What a model wrote before it had replicas belongs to it: no name of a command means that log alone.
+    """
+    outline, known = read_plan_outline(instance), known_parts(instance)
+    return tuple(part for part in known if part in PARTS or part in outline.targets) if outline else known
 
 
 def known_parts(instance: Instance) -> tuple[str, ...]:
@@ -144,7 +167,7 @@ def _follow(followers: Followers, everything: Instance | None, wanted: Wanted, f
     look = 0.0
     while True:
         if everything and time.monotonic() >= look:
-            form = replace(form, parts=known_parts(everything))
+            form = replace(form, parts=set_parts(everything))
             followers.add({part: everything.log(part) for part in form.parts})
             look = time.monotonic() + LOOK_AGAIN
         entries = followers.poll()

@@ -1,4 +1,4 @@
-"""`vllm-circus start`, `stop` and `restart`: wishes for single models, carried out by the health plugin.
+"""`vllm-circus start`, `stop`, `restart`, `sleep`, `wake`: wishes for single models, carried out by the health plugin.
 
 A model with replicas is meant with all of them, `NAME-1` with that one alone.
 """
@@ -8,11 +8,12 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 from vllm_circus.cli.common import (
+    ALL,
     Session,
     instance_option,
     known_model,
@@ -21,6 +22,7 @@ from vllm_circus.cli.common import (
     need_running,
     say,
     say_changed,
+    timeout_option,
 )
 from vllm_circus.errors import CircusError
 
@@ -32,12 +34,11 @@ if TYPE_CHECKING:
     from vllm_circus.paths import Instance
     from vllm_circus.view.outline import Outline, OutlineModel
 
-#: Stands for every model of the set; no model can be called so.
-ALL = "all"
 ANSWER_WITHIN = 10.0  # seconds
+_GOALS = {"stop": "stopped", "sleep": "asleep"}
 
 _no_wait = click.option("--no-wait", is_flag=True, help="Return at once instead of when it has come true.")
-_timeout = click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Wait no longer than this.")
+_timeout = timeout_option("Wait no longer than this.")
 
 
 @click.command(short_help="Start models.")
@@ -76,14 +77,53 @@ def restart(session: Session, names: tuple[str, ...], no_wait: bool, timeout: fl
     operate(session.instance, "restart", names, wait=not no_wait, timeout=timeout)
 
 
-def operate(instance: Instance, verb: Verb, names: tuple[str, ...], *, wait: bool, timeout: float | None) -> None:
+@click.command(short_help="Send models to sleep: their GPU memory is given back.")
+@model_argument(ALL, required=True)
+@click.option(
+    "--level",
+    type=click.Choice(["1", "2"]),
+    default="1",
+    show_default=True,
+    help="1 keeps the weights in the machine's memory, 2 reads them again from disk.",
+)
+@_no_wait
+@_timeout
+@instance_option
+@click.pass_obj
+def sleep(session: Session, names: tuple[str, ...], level: str, no_wait: bool, timeout: float | None) -> None:
+    """Send models to sleep that have `sleep: true`; the next request wakes them. Returns when they sleep.
+
+    Requests in flight may end first; where they do not within `drain_timeout`, the model goes on serving.
+    """
+    operate(session.instance, "sleep", names, wait=not no_wait, timeout=timeout, level=2 if level == "2" else 1)
+
+
+@click.command(short_help="Wake models up.")
+@model_argument(ALL, required=True)
+@_no_wait
+@_timeout
+@instance_option
+@click.pass_obj
+def wake(session: Session, names: tuple[str, ...], no_wait: bool, timeout: float | None) -> None:
+    """Wake models up. Returns when they serve."""
+    operate(session.instance, "wake", names, wait=not no_wait, timeout=timeout)
+
+
+def operate(
+    instance: Instance,
+    verb: Verb,
+    names: tuple[str, ...],
+    *,
+    wait: bool,
+    timeout: float | None,
+    level: Literal[1, 2] = 1,
+) -> None:
     """Send the wish, and wait until it has come true. Replicas of a model are restarted one after the other.
 
     Raises:
         UnknownModel: a name that is not configured.
         NotRunning: the set does not run, or a model did not get there.
         CircusError: the health plugin refused.
-        click.UsageError: replicas to be restarted, and nobody to wait for each.
     """
     need_running(instance)
     if verb != "stop":
@@ -92,13 +132,10 @@ def operate(instance: Instance, verb: Verb, names: tuple[str, ...], *, wait: boo
     from vllm_circus.cli.waiting import check_failed, current_states
 
     before = current_states(instance, ANSWER_WITHIN)  # which also waits for a health plugin that is just starting
-    turns = one_after_another(wanted, before) if verb == "restart" else [tuple(wanted)]
-    if len(turns) > 1 and not wait:
-        raise click.UsageError(
-            "replicas are restarted one after the other, which takes waiting: leave out --no-wait, or name one of them"
-        )
-    failed = _take_turns(turns, _Order(instance, verb, wait, None if timeout is None else time.monotonic() + timeout))
-    check_failed(instance, failed, "stopped" if verb == "stop" else "ready")
+    turns = one_after_another(wanted, before) if verb == "restart" and wait else [tuple(wanted)]
+    deadline = None if timeout is None else time.monotonic() + timeout
+    failed = _take_turns(turns, _Order(instance, verb, wait, deadline, level))
+    check_failed(instance, failed, _GOALS.get(verb, "ready"))
 
 
 def _meant(names: tuple[str, ...], outline: Outline) -> list[OutlineModel]:
@@ -127,6 +164,7 @@ class _Order:
     verb: Verb
     wait: bool
     deadline: float | None
+    level: Literal[1, 2] = 1
 
 
 def _take_turns(turns: list[tuple[OutlineModel, ...]], order: _Order) -> dict[str, ModelState]:
@@ -150,10 +188,11 @@ def _ask(names: list[str], order: _Order) -> dict[str, ModelState]:
     """Send the wish for some engines and wait; returns those that did not get there."""
     from vllm_circus.bus.command import send_command
     from vllm_circus.bus.messages import CommandMessage
-    from vllm_circus.cli.waiting import Verdict, current_states, judge_of, wait_for
+    from vllm_circus.cli.waiting import current_states, wait_for
+    from vllm_circus.view.goals import Verdict, judge_of
 
     before = current_states(order.instance, ANSWER_WITHIN)
-    reply = send_command(order.instance.commands, CommandMessage(order.verb, tuple(names)), ANSWER_WITHIN)
+    reply = send_command(order.instance.commands, CommandMessage(order.verb, tuple(names), order.level), ANSWER_WITHIN)
     if reply.error:
         raise CircusError(reply.error)
     idle = {name: before[name] for name in names if name not in reply.accepted and name in before}

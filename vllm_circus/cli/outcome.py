@@ -5,34 +5,37 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 
-from vllm_circus.cli.common import Session
+from vllm_circus.cli.common import Session, say
+from vllm_circus.cli.streams import open_closed, silence_gone
 from vllm_circus.errors import CircusError, ConfigError
 
 INTERRUPTED = 130
 READER_LEFT = 141
 #: What a file refuses with when the machine is to blame, and not this program.
 _OF_THE_MACHINE = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO})
+#: The same, where what was typed is to blame.
+_OF_THE_NAME = frozenset({errno.ENAMETOOLONG, errno.ELOOP})
 _PROGRAM = "vllm-circus"
 _COMPLETE = "_VLLM_CIRCUS_COMPLETE"  # click's convention: what the shell's completion script sets
 
 
-def run_safely(arguments: Sequence[str]) -> int:
+def run_safely(arguments: Sequence[str], open_menu: Callable[[Session], None] | None = None) -> int:
     """Run the command line and return its exit code. Prints whatever went wrong."""
-    session = Session()
+    open_closed()
+    session = Session(open_menu=open_menu)
     try:
         _run(arguments, session)
         sys.stdout.flush()
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except BrokenPipeError:
-        # nothing may be flushed into the closed pipe when the interpreter ends
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        silence_gone()  # nothing may be flushed into the closed pipe when the interpreter ends
         return READER_LEFT
     except Exception as error:
         return _tell(error, arguments, session)
@@ -64,28 +67,31 @@ def _tell(error: Exception, arguments: Sequence[str], session: Session) -> int:
     if isinstance(error, OSError) and error.filename is not None and error.errno in _OF_THE_MACHINE:
         explain(CircusError(f"{error.filename}: {error.strerror}", hint="see who owns it, and what is free"))
         return 1
+    if isinstance(error, OSError) and error.filename is not None and error.errno in _OF_THE_NAME:
+        explain(CircusError(f"{error.filename}: {error.strerror}", hint="no file can be called so"))
+        return 2
     _report_bug(error, arguments, session)
     return 1
 
 
 def _show_usage(error: click.ClickException) -> None:
-    click.echo(f"error: {error.format_message()}", err=True)
+    say(f"error: {error.format_message()}")
     context = error.ctx if isinstance(error, click.UsageError) else None
     if context is not None:
-        click.echo(f"hint: `{context.command_path} --help` shows how", err=True)
+        say(f"hint: `{context.command_path} --help` shows how")
 
 
 def explain(error: CircusError) -> None:
     """Say on stderr what is wrong and what to do."""
     if isinstance(error, ConfigError):
         for fault in error.faults:
-            click.echo(f"error: {fault}", err=True)
+            say(f"error: {fault}")
         number = len(error.faults)
-        click.echo(f"{number} fault{'s' if number > 1 else ''}; nothing was started or written", err=True)
+        say(f"{number} fault{'s' if number > 1 else ''}; nothing was started or written")
     else:
-        click.echo(f"error: {error}", err=True)
+        say(f"error: {error}")
     if error.hint:
-        click.echo(f"hint: {error.hint}", err=True)
+        say(f"hint: {error.hint}")
 
 
 def _report_bug(error: Exception, arguments: Sequence[str], session: Session) -> None:
@@ -93,9 +99,9 @@ def _report_bug(error: Exception, arguments: Sequence[str], session: Session) ->
     try:
         path = _write_crash(error, arguments, session)
     except (OSError, CircusError) as problem:
-        click.echo(f"error: this is a bug in vllm-circus: {name}: {error} (details are lost: {problem})", err=True)
+        say(f"error: this is a bug in vllm-circus: {name}: {error} (details are lost: {problem})")
     else:
-        click.echo(f"error: this is a bug in vllm-circus: {name}; please report it with {path}", err=True)
+        say(f"error: this is a bug in vllm-circus: {name}; please report it with {path}")
 
 
 def _write_crash(error: Exception, arguments: Sequence[str], session: Session) -> Path:

@@ -17,6 +17,7 @@ from vllm_circus.cli.common import (
     say,
     say_warnings,
 )
+from vllm_circus.errors import CircusError
 
 if TYPE_CHECKING:
     from vllm_circus.paths import Instance
@@ -46,8 +47,11 @@ def render(context: click.Context, config: str | None, diff: bool, output: str |
     files = list(render_files(plan))
     if output:
         folder = Path(output)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_files(files, folder)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_files(files, folder)
+        except OSError as error:
+            raise CircusError(f"cannot write into {folder}: {error.strerror}", hint="name another folder") from error
         say(f"wrote {', '.join(file.name for file in files)} to {folder}")
     else:
         click.echo(next(file.content for file in files if file.name == instance.ini.name), nl=False)

@@ -11,9 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from importlib.resources import files
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import click
@@ -21,42 +19,8 @@ import click
 from vllm_circus.cli.common import say
 from vllm_circus.errors import CircusError
 from vllm_circus.files import write_atomic
-
-MARK = "# Written by `vllm-circus service install`; `vllm-circus service uninstall` takes it away.\n"
-UNITS = ("vllm-circus.service", "vllm-circus@.service")
-SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-#: Where these are set, the command line looks elsewhere: a user's service has to look there too.
-FOLDERS = ("VLLM_CIRCUS_HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME")
-
-
-@dataclass(frozen=True)
-class Manager:
-    """The system's manager, or one user's.
-
-    Attributes:
-        units: folder of the unit files.
-        environ: variables that the units set.
-    """
-
-    user: bool
-    units: Path
-    environ: tuple[tuple[str, str], ...]
-
-    @property
-    def flavour(self) -> str:
-        """The folder of the package data."""
-        return "user" if self.user else "system"
-
-    @property
-    def systemctl(self) -> tuple[str, ...]:
-        """The command that talks to it."""
-        return ("systemctl", "--user") if self.user else ("systemctl",)
-
-    @property
-    def option(self) -> str:
-        """What our own command takes to mean it."""
-        return " --user" if self.user else ""
-
+from vllm_circus.logline import clean
+from vllm_circus.render.service import MARK, UNITS, Manager, find_manager, program, rendered_units
 
 user_option = click.option("--user", is_flag=True, help="A service of this user, not of the whole machine.")
 force_option = click.option("--force", is_flag=True, help="Also touch unit files that something else wrote.")
@@ -85,19 +49,7 @@ def show(*, user: bool) -> None:
 @force_option
 def install(*, user: bool, force: bool) -> None:
     """Write the units, and make systemd read them."""
-    manager = find_manager(os.environ, user=user)
-    units = dict(rendered_units(manager))
-    _refuse_foreign(units, force=force)
-    _make_folder(manager)
-    for path, content in units.items():
-        _write(path, content)
-        say(f"wrote {path}")
-    if not user:
-        _warn_unreachable()
-    _systemctl(manager, "daemon-reload")
-    say(f"next: {' '.join(manager.systemctl)} enable --now vllm-circus")
-    if user:
-        say("to keep it running while you are logged out: loginctl enable-linger")
+    install_units(find_manager(os.environ, user=user), force=force)
 
 
 @service.command()
@@ -105,7 +57,27 @@ def install(*, user: bool, force: bool) -> None:
 @force_option
 def uninstall(*, user: bool, force: bool) -> None:
     """Stop the services, and remove the units."""
-    manager = find_manager(os.environ, user=user)
+    uninstall_units(find_manager(os.environ, user=user), force=force)
+
+
+def install_units(manager: Manager, *, force: bool = False) -> None:
+    """Write the units, make systemd read them, and tell. Raises CircusError where they cannot be written."""
+    units = dict(rendered_units(manager))
+    _refuse_foreign(units, force=force)
+    _make_folder(manager)
+    for path, content in units.items():
+        _write(path, content)
+        say(f"wrote {path}")
+    if not manager.user:
+        _warn_unreachable()
+    then = "next" if _systemctl(manager, "daemon-reload") else "then, where systemd runs"
+    say(f"{then}: {' '.join(manager.systemctl)} enable --now vllm-circus")
+    if manager.user:
+        say("to keep it running while you are logged out: loginctl enable-linger")
+
+
+def uninstall_units(manager: Manager, *, force: bool = False) -> None:
+    """Stop the services, remove the units, and tell. Raises CircusError where they cannot, or may not, be removed."""
     there = [manager.units / name for name in UNITS if (manager.units / name).exists()]
     if not there:
         say(f"no unit of ours is in {manager.units}")
@@ -119,53 +91,31 @@ def uninstall(*, user: bool, force: bool) -> None:
     _systemctl(manager, "daemon-reload")
 
 
-def find_manager(environ: Mapping[str, str], *, user: bool) -> Manager:
-    """Where units go, and what they set, for the machine or for the user whose environment this is."""
-    programs = str(Path(sys.executable).parent)
-    if not user:
-        return Manager(user=False, units=Path("/etc/systemd/system"), environ=(("PATH", f"{programs}:{SYSTEM_PATH}"),))
-    config = environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
-    path = ":".join(dict.fromkeys([programs, *environ.get("PATH", SYSTEM_PATH).split(":")]))
-    folders = tuple((name, environ[name]) for name in FOLDERS if environ.get(name))
-    return Manager(user=True, units=Path(config, "systemd/user"), environ=(("PATH", path), *folders))
+def unit_states(manager: Manager) -> Iterator[tuple[str, str]]:
+    """Each unit's file, and what is to be said of it; then what systemd says of the service. Raises OSError."""
+    for path, content in rendered_units(manager):
+        yield str(path), _written(path, content)
+    if not has_systemd(manager):
+        yield "systemd", "systemctl is not installed here; the units can be written all the same"
+        return
+    for question in ("is-enabled", "is-active"):
+        command = [*manager.systemctl, question, "vllm-circus.service"]
+        run = subprocess.run(command, capture_output=True, text=True, check=False)
+        yield " ".join(command), clean((run.stdout.strip() or run.stderr.strip()).partition("\n")[0]) or "no answer"
 
 
-def rendered_units(manager: Manager) -> Iterator[tuple[Path, str]]:
-    """The path and the content of each unit file."""
-    for name in UNITS:
-        text = files("vllm_circus.systemd").joinpath(manager.flavour, name).read_text()
-        yield manager.units / name, render_unit(text, program(), manager.environ)
+def has_systemd(manager: Manager) -> bool:
+    """Whether its command is installed."""
+    return shutil.which(manager.systemctl[0]) is not None
 
 
-def program() -> tuple[str, ...]:
-    """The words that run this installation's `vllm-circus`."""
-    script = Path(sys.executable).with_name("vllm-circus")
-    return (str(script),) if script.exists() else (sys.executable, "-m", "vllm_circus")
-
-
-def render_unit(text: str, words: Sequence[str], environ: Sequence[tuple[str, str]]) -> str:
-    """The unit with our mark, our program in place of its bare name, and the variables set in front of it.
-
-    Raises:
-        CircusError: a path cannot stand in a unit file.
-    """
-    if set(words[0]) & set("$\\\"'"):
-        raise CircusError(f"systemd starts no program with a quote, backslash or dollar sign in its path: {words[0]}")
-    variables = "".join(f"Environment={quote(f'{name}={value}')}\n" for name, value in environ)
-    command = " ".join(map(quote, words))
-    return MARK + text.replace("ExecStart=vllm-circus ", f"{variables}ExecStart={command} ")
-
-
-def quote(word: str) -> str:
-    """A word of a unit file: systemd.syntax(7) for the quotes, systemd.unit(5) for the percent signs.
-
-    Raises:
-        CircusError: it has a control character; no path of ours should.
-    """
-    if not word.isprintable():
-        raise CircusError(f"{word!r} cannot stand in a unit file", hint="move it to a path of printable characters")
-    escaped = word.replace("%", "%%").replace("\\", "\\\\").replace('"', '\\"')
-    return escaped if not set(escaped) & set(" '\"\\;#") else f'"{escaped}"'
+def _written(path: Path, content: str) -> str:
+    if not path.exists():
+        return "is not installed"
+    text = path.read_text(errors="replace")
+    if text == content:
+        return "is installed"
+    return "is installed, and differs from what would be written now" if text.startswith(MARK) else "is not ours"
 
 
 def unreachable(paths: Sequence[Path]) -> Path | None:
@@ -218,13 +168,14 @@ def _failed(path: Path, error: OSError) -> CircusError:
     return CircusError(f"cannot change {path}: {error.strerror}", hint=hint)
 
 
-def _systemctl(manager: Manager, *words: str) -> None:
-    """Tell the manager; where there is none, tell the user instead."""
+def _systemctl(manager: Manager, *words: str) -> bool:
+    """Tell the manager; where there is none, tell the user instead. Returns whether it was done."""
     command = [*manager.systemctl, *words]
     if not shutil.which(command[0]):
         say(f"systemctl is not installed; where systemd runs: {' '.join(command)}")
-        return
+        return False
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     if run.returncode:
         reason = run.stderr.strip().splitlines() or [f"exit code {run.returncode}"]
         say(f"warning: `{' '.join(command)}` failed: {reason[0]}")
+    return not run.returncode

@@ -12,6 +12,7 @@ import click
 
 from vllm_circus.cli.common import (
     Session,
+    began_at,
     changed_since,
     circusctl,
     instance_option,
@@ -107,8 +108,15 @@ def _first_picture(instance: Instance) -> Picture:
 
     daemon = need_running(instance)
     outline = need_outline(instance)
-    news = changed_since(instance, outline)
-    return Picture(outline, instance.control, daemon, time.time(), news=news, circusctl=circusctl(instance))
+    return Picture(
+        outline,
+        instance.control,
+        daemon,
+        time.time(),
+        news=changed_since(instance, outline),
+        circusctl=circusctl(instance),
+        began=began_at(instance),
+    )
 
 
 def _with(picture: Picture, message: ModelsMessage | CountsMessage | None) -> Picture:

@@ -1,6 +1,6 @@
 """Waiting until models are where an operator wants them, and telling how it goes.
 
-The rules of what counts as done are pure; `wait_for` reads the bus and talks to stderr.
+What counts as done: `view.goals`. `wait_for` reads the bus and talks to stderr.
 """
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from enum import Enum, auto
 from typing import TYPE_CHECKING
 
-from vllm_circus.bus.messages import CountsMessage, ModelsMessage, ModelState, Verb
+from vllm_circus.bus.messages import CountsMessage, ModelsMessage, ModelState
 from vllm_circus.cli.common import instance_words, running_pid, say, words
 from vllm_circus.cli.lastwords import proxy_words
 from vllm_circus.errors import NotRunning
 from vllm_circus.lifecycle.states import State
 from vllm_circus.logline import clean
+from vllm_circus.view.goals import Verdict
 from vllm_circus.view.units import duration
 
 if TYPE_CHECKING:
@@ -30,50 +30,10 @@ States = Mapping[str, ModelState]
 SILENCE = 30.0
 
 
+#: Seconds for which a command that is about something else waits for the states.
+_BRIEFLY = 1.5
 #: Seconds that the first proxy worker may take, and the next one where the last one has died: it needs one or two.
 PROXY_PATIENCE = 30.0
-
-
-class Verdict(Enum):
-    """What has become of a wish for one model."""
-
-    WAITING = auto()
-    DONE = auto()
-    FAILED = auto()
-
-
-def judge_start(before: ModelState | None, now: ModelState) -> Verdict:
-    """A start: done when ready, given up when it has failed twice in a row.
-
-    `before` is the state at the time of the wish (None where nobody told): as long as nothing has changed since, an
-    old failure says nothing.
-    """
-    if now.state is State.READY:
-        return Verdict.DONE
-    if before is not None and (before.state, before.since_at) == (now.state, now.since_at):
-        return Verdict.WAITING
-    hopeless = now.state is State.BACKOFF and now.tries >= 2
-    stopped = now.state is State.STOPPED and before is not None
-    return Verdict.FAILED if now.state is State.FAILED or hopeless or stopped else Verdict.WAITING
-
-
-def judge_restart(before: ModelState | None, now: ModelState) -> Verdict:
-    """A restart: a start, counted only from when the process of the time of the wish is gone."""
-    same = before is not None and before.started_at is not None and before.started_at == now.started_at
-    return Verdict.WAITING if same else judge_start(before, now)
-
-
-def judge_stop(before: ModelState | None, now: ModelState) -> Verdict:
-    """A stop: done when stopped, given up when somebody has started another process meanwhile."""
-    if now.state is State.STOPPED:
-        return Verdict.DONE
-    another = before is not None and now.started_at not in {None, before.started_at}
-    return Verdict.FAILED if another and now.state in {State.LOADING, State.READY} else Verdict.WAITING
-
-
-def judge_of(verb: Verb) -> Callable[[ModelState | None, ModelState], Verdict]:
-    """The rule for a command."""
-    return {"start": judge_start, "stop": judge_stop, "restart": judge_restart}[verb]
 
 
 def wait_for(
@@ -111,7 +71,7 @@ def wait_for(
             missing = [*waiting, *(["the proxy"] if proxy is not None and not proxy.serves else [])]
             if not missing or (failed and not waiting):
                 return failed
-            _check_hope(instance, heard)
+            check_hope(instance, heard)
             if proxy is not None:
                 proxy.check()
             if deadline is not None and time.monotonic() > deadline:
@@ -121,6 +81,24 @@ def wait_for(
     finally:
         report.close()
     return failed
+
+
+def wait_gone(instance: Instance, names: Iterable[str], *, timeout: float | None) -> None:
+    """Wait until models that left the plan are gone. Raises NotRunning as `wait_for` does."""
+    from vllm_circus.bus.subscribe import follow
+
+    waiting = set(names)
+    deadline = None if timeout is None else time.monotonic() + timeout
+    heard = time.monotonic()
+    for message in follow(instance, 0.25) if waiting else ():
+        if isinstance(message, ModelsMessage):
+            heard = time.monotonic()
+            waiting &= {state.name for state in message.models}
+            if not waiting:
+                return
+        check_hope(instance, heard)
+        if deadline is not None and time.monotonic() > deadline:
+            raise NotRunning(f"not gone after {timeout:g} s: {', '.join(sorted(waiting))}")
 
 
 class ProxyWatch:
@@ -163,6 +141,15 @@ def current_states(instance: Instance, timeout: float) -> dict[str, ModelState]:
     return {state.name: state for state in message.models} if message else {}
 
 
+def crashed(instance: Instance, names: Iterable[str]) -> tuple[ModelState, ...]:
+    """Those of the names that have crashed and are not back; none where nothing runs or nobody tells."""
+    if running_pid(instance) is None:
+        return ()
+    states = current_states(instance, _BRIEFLY)
+    known = (states[name] for name in names if name in states)
+    return tuple(state for state in known if state.state in {State.FAILED, State.BACKOFF} and state.reason)
+
+
 def check_failed(instance: Instance, failed: States, wanted: str = "ready") -> None:
     """Raises NotRunning where models did not become what was `wanted`, saying which and why."""
     if not failed:
@@ -174,7 +161,11 @@ def check_failed(instance: Instance, failed: States, wanted: str = "ready") -> N
     raise NotRunning("\n       ".join(reasons), hint=f"see `{logs}`")
 
 
-def _check_hope(instance: Instance, heard: float) -> None:
+def check_hope(instance: Instance, heard: float) -> None:
+    """Raises NotRunning where circusd is gone, or where the health plugin, `heard` last then, has been silent too long.
+
+    `heard` is of the steady clock.
+    """
     if running_pid(instance) is None:
         raise NotRunning(f"{instance_words(instance)} ended meanwhile", hint=f"see `{words(instance, 'logs circusd')}`")
     if time.monotonic() - heard > SILENCE:

@@ -1,0 +1,192 @@
+"""`add` and `remove` where nothing runs: files are changed, checked beforehand, and made."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Command
+from vllm_circus.cli import change
+from vllm_circus.cli.change import adding, name_for, own_path, propose, write
+from vllm_circus.cli.outcome import run_safely
+from vllm_circus.config.load import load_config
+from vllm_circus.errors import CircusError
+from vllm_circus.paths import Instance
+
+pytestmark = pytest.mark.usefixtures("quiet")
+
+
+@pytest.fixture
+def own_file(instance: Instance, models_file: Path) -> Path:
+    """The instance's own models file."""
+    instance.config_dir.mkdir(parents=True)
+    instance.config_file.write_text(models_file.read_text() + "# the end\n")
+    return instance.config_file
+
+
+def test_a_model_is_added_to_the_instances_file_and_taken_out_again(command: Command, own_file: Path) -> None:
+    before = own_file.read_text()
+    added = command(
+        *("add", "org/Model-8B", "--engine", "simulator", "--alias", "m", "--priority", "2", "--gpus", "none"),
+        *("--arg", "max-model-len=100", "--env", "A=1", "--lora", "law=org/law", "--replicas", "2", "--port", "9111"),
+    )
+    assert (added.code, added.err) == (0, f"wrote {own_file}; `vllm-circus up` starts it\n")
+    model = load_config(own_file).config.models[-1]
+    assert model.model_dump(exclude_unset=True, exclude={"lora"}) == {
+        "name": "model-8b",
+        "model": "org/Model-8B",
+        "gpus": [],
+        "port": 9111,
+        "replicas": 2,
+        "aliases": ["m"],
+        "engine": "simulator",
+        "priority": 2,
+        "args": {"max-model-len": 100},
+        "env": {"A": "1"},
+    }
+    assert [adapter.path for adapter in model.lora] == ["org/law"]
+    assert command("add", "org/Model-8B").code == 1
+    assert command("remove", "model-8b").code == 0
+    assert own_file.read_text() == before
+    assert command("remove", "alpha", "beta").code == 2
+    assert "did you mean 'beta'?" in command("remove", "beat").err
+    assert own_file.read_text() == before
+
+
+def test_the_whole_result_is_checked_before_anything_is_written(command: Command, own_file: Path) -> None:
+    before = own_file.read_text()
+    port = str(load_config(own_file).config.models[0].port)
+    for words, told in (
+        (("add", "org/M", "--engine", "simulator", "--port", port), "port"),
+        (("add", "org/M", "--engine", "simulator", "--alias", "first"), "first"),
+        (("add", "org/M", "--engine", "simulator", "--profile", "lowmemory"), "did you mean 'low_memory'?"),
+        (("add", "org/M", "--engine", "simulator", "--arg", "port=1"), "the program sets this itself"),
+        (("add", "./nothing-here", "--engine", "vllm"), "there is no"),
+        (("add", "org/M", "--name", "A B"), "cannot be used here"),
+    ):
+        refused = command(*words)
+        assert refused.code == 2, words
+        assert told in refused.err
+        assert f"{own_file}:" in refused.err
+    assert own_file.read_text() == before
+
+
+def test_a_saved_configuration_is_made_with_the_proxy_of_the_settings(command: Command, instance: Instance) -> None:
+    command("settings", "set", "proxy.host", "127.0.0.1")
+    command("settings", "set", "proxy.port", "8111")
+    assert command("remove", "x", "--to", "hall").code == 4
+    made = command("add", "org/M", "--engine", "simulator", "--to", "hall")
+    path = instance.configs / "hall.yaml"
+    assert (made.code, made.err) == (0, f"wrote {path}; `vllm-circus up hall` starts it\n")
+    assert path.read_text() == (
+        "proxy:\n  host: 127.0.0.1\n  port: 8111\n\nmodels:\n  - name: m\n    model: org/M\n    engine: simulator\n"
+    )
+    assert command("add", "org/N", "--engine", "simulator", "--to", "hall", "--dry-run").err == "nothing was changed\n"
+    assert command("add", "org/N", "--engine", "simulator", "--to", "hall").code == 0
+    assert [model.name for model in load_config(path).config.models] == ["m", "n"]
+    assert command("remove", "m", "--to", "hall").code == 0
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_shortcut_is_where_a_model_begins(command: Command, instance: Instance) -> None:
+    command(
+        "shortcuts",
+        "new",
+        "eight",
+        "--model",
+        "org/E",
+        "--engine",
+        "simulator",
+        "--arg",
+        "max-num-seqs=1",
+        "--arg",
+        "seed=2",
+    )
+    assert command("add", "--shortcut", "eight", "--arg", "seed=3", "--to", "hall").code == 0
+    assert command("add", "org/Other", "--shortcut", "eight", "--name", "o", "--to", "hall").code == 0
+    first, second = load_config(instance.configs / "hall.yaml").config.models
+    assert (first.name, first.model, first.args) == ("eight", "org/E", {"max-num-seqs": 1, "seed": 3})
+    assert (second.name, second.model, second.args) == ("o", "org/Other", {"max-num-seqs": 1, "seed": 2})
+    assert command("add", "--shortcut", "eigth", "--to", "hall").code == 4
+    assert command("add", "--to", "hall").code == 2
+
+
+def test_where_nothing_could_be_meant_it_says_how_to_make_something(command: Command) -> None:
+    refused = command("add", "org/M")
+    assert refused.code == 3
+    assert "`--to NAME` makes a saved configuration" in refused.err
+
+
+def test_a_file_that_cannot_be_read_is_named(command: Command, own_file: Path) -> None:
+    own_file.write_text("models: [\n")
+    for words in (("add", "org/M"), ("remove", "alpha")):
+        refused = command(*words)
+        assert (refused.code, f"error: {own_file}:" in refused.err) == (2, True)
+
+
+@pytest.mark.parametrize("saved", [True, False])
+def test_what_somebody_else_wrote_meanwhile_is_not_overwritten(
+    saved: bool, command: Command, own_file: Path, instance: Instance
+) -> None:
+    command("config", "save", "hall", str(own_file))
+    path = instance.configs / "hall.yaml" if saved else own_file
+    model = {"name": "m", "model": "org/M", "engine": "simulator"}
+    proposal = propose(instance, "hall" if saved else None, adding(model, {}))
+    theirs = path.read_text() + "# theirs\n"
+    path.write_text(theirs)
+    with pytest.raises(CircusError, match="changed meanwhile"):
+        write(proposal)
+    assert path.read_text() == theirs
+    write(propose(instance, "hall" if saved else None, adding(model, {})))
+    assert path.read_text().endswith("# theirs\n")
+    assert change.is_written(propose(instance, "hall" if saved else None, lambda text: text or ""))
+
+
+def test_those_who_add_at_once_all_come_in(home: Path, instance: Instance) -> None:
+    def work(letter: str) -> None:
+        code = 1
+        try:
+            words = ("--engine", "simulator", "--to", "hall")
+            code = max(run_safely(("add", f"org/{letter}{number}", *words)) for number in range(4))
+        finally:
+            os._exit(code)
+
+    children = []
+    for letter in "abc":
+        children.append(os.fork())
+        if children[-1] == 0:
+            work(letter)
+    assert [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children] == [0, 0, 0]
+    names = sorted(model.name for model in load_config(instance.configs / "hall.yaml").config.models)
+    assert names == sorted(f"{letter}{n}" for letter in "abc" for n in range(4))
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        ("Qwen/Qwen3-8B", "qwen3-8b"),
+        ("/models/Llama 3.1 (8B)/", "llama-3-1-8b"),
+        ("org/Model:Q4_K_M", "model"),
+        ("org/--", "model"),
+        ("x" * 80, "x" * 64),
+        ("Ä/Ö", "model"),
+    ],
+)
+def test_a_model_is_called_after_its_path(model: str, name: str) -> None:
+    assert name_for(model) == name
+
+
+def test_a_path_of_here_becomes_absolute_and_a_hugging_face_id_stays(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(home)
+    monkeypatch.setenv("HOME", str(home))
+    (home / "org").mkdir()
+    (home / "org/here").mkdir()
+    assert own_path("org/here") == f"{home}/org/here"
+    assert own_path("org/there") == "org/there"
+    assert own_path("./there") == f"{home}/there"
+    assert own_path("~/there") == f"{home}/there"
+    assert own_path("/abs") == "/abs"

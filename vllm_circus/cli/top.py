@@ -1,0 +1,65 @@
+"""`vllm-circus top`: the running set on one live screen."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from vllm_circus.cli.common import (
+    Session,
+    instance_option,
+    known_model,
+    model_argument,
+    need_outline,
+    need_running,
+    print_lines,
+    terminal_width,
+)
+
+if TYPE_CHECKING:
+    from vllm_circus.paths import Instance
+
+#: Columns of a picture that is written to a file or a pipe.
+WIDTH = 120
+
+
+@click.command(short_help="Watch the set live: backends, requests, GPUs and logs.")
+@model_argument(required=False)
+@click.option("--once", is_flag=True, help="Print one picture and return.")
+@instance_option
+@click.pass_obj
+def top(session: Session, names: tuple[str, ...], *, once: bool) -> None:
+    """Watch the running set on a full screen: every backend with its traffic, the GPUs, and the proxy's log.
+
+    With MODEL it is that model's health, load and log, with several an overview of these. Tab goes from view to view,
+    `?` lists the keys, `q` leaves. P50 and P95 are the times to the first byte of an answer that half of the answers
+    of the last minute, and 95 % of them, were within. Where standard output is no terminal, or TERM is `dumb`, what
+    changes is written line by line until Ctrl-C. Exit code 3 where nothing runs.
+    """
+    instance = session.instance
+    need_running(instance)
+    outline = need_outline(instance)
+    for name in names:
+        known_model(name, outline.targets, outline)
+    if once:
+        _print_once(instance, names)
+        return
+    from vllm_circus.screens.monitor import show_proxy, show_some
+
+    if names:
+        show_some(instance, names)
+    else:
+        show_proxy(instance)
+
+
+def _print_once(instance: Instance, names: tuple[str, ...]) -> None:
+    """One picture, as soon as both plugins have spoken or had time to."""
+    from vllm_circus.cli.status import pictures_of
+    from vllm_circus.screens.monitor import once_lines
+
+    picture = next(pictures_of(instance))
+    lines = once_lines(instance, picture, names, terminal_width() or WIDTH)
+    print_lines((line, False) for line in lines)
+    sys.stdout.flush()
