@@ -23,7 +23,7 @@ make_venv = $(1) -m venv $(2) 2>/dev/null || { \
 	$(1) -m venv --without-pip $(2) && $(1) -m pip --python $(2)/bin/python install --quiet pip; }
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-vllm test-wheel compiled bench bench-rivals torture chaos lint format clean
+.PHONY: help demo test test-vllm test-gpu test-wheel compiled bench bench-rivals torture chaos lint format clean
 
 help: ## show this list
 	@echo "usage: make TARGET [PYTHON=python3.12]"
@@ -37,6 +37,9 @@ test: .venv/.test ## the tests; PYTEST_ARGS="-k relay" runs some
 
 test-vllm: .venv/.test $(ENGINE)/.made ## the tests with a real vLLM on the CPU (2.5 GB to install)
 	VLLM_CIRCUS_TEST_VLLM=$(ENGINE) $(BIN)/pytest tests/real_vllm $(PYTEST_ARGS)
+
+test-gpu: .venv/.test ## the tests with a real NVIDIA GPU, of which they take nearly all the memory (2 minutes)
+	VLLM_CIRCUS_TEST_GPU=1 $(BIN)/pytest -s tests/real_gpu $(PYTEST_ARGS)
 
 test-wheel: .venv/.run ## build the wheel, install it elsewhere and use it there
 	rm -rf build dist .venv-wheel

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,12 +34,13 @@ class Circus:
     home: Path
     name: str = "default"
     children: list[subprocess.Popen[str]] = field(default_factory=list)
+    environ_too: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def environ(self) -> dict[str, str]:
         """What every process of it gets."""
         rest = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
-        return {**rest, "VLLM_CIRCUS_HOME": str(self.home)}
+        return {**rest, **self.environ_too, "VLLM_CIRCUS_HOME": str(self.home)}
 
     def __call__(self, *arguments: str, code: int = 0, within: float = PATIENCE) -> subprocess.CompletedProcess[str]:
         """Run a command to its end and check its exit code."""

@@ -1,7 +1,8 @@
-"""A stand-in for the NVIDIA driver's library, compiled from C, so that tests go through the real `pynvml` binding.
+"""Stand-ins for the NVIDIA driver's libraries, compiled from C, so that tests go through the real bindings.
 
-`build(directory)` compiles it; a process started with `environment(…)` sees the cards that the state describes. The
-state's keys are explained at the top of `nvml.c`; a change of the file counts at once, also for running processes.
+`build(directory)` compiles NVML's, and `build_cuda(directory)` that of CUDA's driver API, as far as memory goes; a
+process started with `environment(…)` sees the cards that the state describes. The state's keys are explained at the top
+of `nvml.c`; a change of the file counts at once, also for running processes.
 """
 
 from __future__ import annotations
@@ -11,15 +12,24 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-SOURCE = Path(__file__).with_name("nvml.c")
+HERE = Path(__file__).parent
 LIBRARY = "libnvidia-ml.so.1"  # the name that pynvml asks the dynamic loader for
+CUDA_LIBRARY = "libcuda.so.1"
 
 
 def build(directory: Path) -> Path:
-    """Compile the stub into `directory`; returns the library's path. Raises CalledProcessError with cc's words."""
-    library = directory / LIBRARY
-    compiler = [os.environ.get("CC", "cc"), "-std=c11", "-D_POSIX_C_SOURCE=200809L", "-Wall", "-Wextra", "-Werror"]
-    subprocess.run([*compiler, "-shared", "-fPIC", "-o", library, SOURCE], check=True)
+    """Compile NVML's stub into `directory`; returns the library's path. Raises CalledProcessError with cc's words."""
+    return _compile(HERE / "nvml.c", directory / LIBRARY)
+
+
+def build_cuda(directory: Path) -> Path:
+    """The same with CUDA's."""
+    return _compile(HERE / "cuda.c", directory / CUDA_LIBRARY)
+
+
+def _compile(source: Path, library: Path) -> Path:
+    compiler = [os.environ.get("CC", "cc"), "-std=c11", "-D_DEFAULT_SOURCE", "-Wall", "-Wextra", "-Werror"]
+    subprocess.run([*compiler, "-shared", "-fPIC", "-o", library, source], check=True)
     return library
 
 

@@ -6,10 +6,11 @@ import os
 import sys
 
 from .console import STDERR, STDOUT, write
+from .gpus import FindCards, find_cards
 from .options import UsageError, help_text, parse
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None, find_cards: FindCards = find_cards) -> int:
     """Run the command line; the exit code (2 for a usage error)."""
     given = sys.argv[1:] if arguments is None else arguments
     if not given or {"-h", "--help"} & set(given):
@@ -25,7 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
         )
         return 2
     try:
-        options = parse(given[1:], os.environ)
+        options = parse(given[1:], os.environ, find_cards)
     except UsageError as error:
         write(
             STDERR, f"usage: vllm-circus-simulator serve MODEL [FLAG…]\nvllm-circus-simulator serve: error: {error}\n"

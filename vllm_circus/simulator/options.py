@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .faults import FAULTS, Fault, parse_fault
-from .gpus import USUAL_SHARE, VISIBLE, Cards, find_cards
+from .gpus import USUAL_SHARE, VISIBLE, FindCards, Memory, find_cards
 
 PHASES = ("start", "config", "engine", "weights", "memory", "graph", "warmup")
 """The steps of loading, in order: what `--sim-load-seconds`, `--sim-fail-phase` and `--sim-hang-phase` name."""
@@ -137,7 +137,7 @@ class Options:
     shutdown_timeout: float = 0.0
     root_path: str = ""
     access_log: bool = True
-    cards: Cards | None = None
+    cards: Memory | None = None
     dev_mode: bool = False
     runtime_lora: bool = False
     store_responses: bool = False
@@ -145,7 +145,7 @@ class Options:
     echo: str = "{}"
 
 
-def parse(arguments: list[str], environ: Mapping[str, str]) -> Options:
+def parse(arguments: list[str], environ: Mapping[str, str], find_cards: FindCards = find_cards) -> Options:
     """The options that `arguments` (after `serve`) and the environment give; raises UsageError."""
     positional, values = _split(arguments)
     model = _one(values, "model") or (positional[0] if positional else None)

@@ -1,8 +1,9 @@
 """The engine's own processes: an engine core, and under it one worker for each GPU.
 
 They are forked before the server has an event loop, so each costs a few pages. Pairs of sockets tell each end when
-the other one died. What they do is what can be seen from outside: they have the real names, log the real lines,
-take the time to load, die together, and outlive a server that is killed.
+the other one died, and carry orders: the core has the GPUs' memory, and its server has it give that back and take it.
+What they do is what can be seen from outside: they have the real names, log the real lines, take the time to load, die
+together, and outlive a server that is killed.
 """
 
 from __future__ import annotations
@@ -23,6 +24,10 @@ from .gpus import OutOfMemory
 from .options import Options
 from .proctitle import die_with_parent, set_title
 
+ORDERS = frozenset({b"sleep", b"take"})
+"""What a server has its core do with the memory of its cards."""
+
+DONE = b"done"
 CORE_FILES = ("vllm/v1/engine/core.py", "vllm/v1/executor/multiproc_executor.py")
 
 
@@ -89,7 +94,7 @@ def terminate(number: int, frame: object) -> NoReturn:  # noqa: ARG001 - a signa
 
 def start_engine(options: Options, to_close: socket.socket) -> EngineCore:
     """Fork the engine core. `to_close` is the listening socket: a core that outlives its server must not hold it."""
-    ours, theirs = socket.socketpair()
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     pid = os.fork()
     if pid == 0:
         ours.close()
@@ -174,7 +179,7 @@ def _load(options: Options, log: console.Console, server: socket.socket, workers
     _each_worker(list(workers.values()), b"weights")
     with _memory():
         if options.cards is not None:
-            options.cards.take(os.getpid())
+            options.cards.take()
     do_phase(options, "memory")
     gib = options.sim.kv_tokens / 131072
     log.say("gpu_worker.py:412", f"Available KV cache memory: {gib:.2f} GiB")
@@ -227,9 +232,23 @@ def _watch(options: Options, log: console.Console, server: socket.socket, worker
             return 1
         if not ready:
             return 0
-        if server.recv(16) != b"stop":  # killed: live on, as the real core does
+        order = server.recv(16)
+        if order in ORDERS:
+            server.sendall(_obey(options, order))
+            continue
+        if order != b"stop":  # killed: live on, as the real core does
             select.select(workers, [], [], options.sim.orphan)
         return 0
+
+
+def _obey(options: Options, order: bytes) -> bytes:
+    """Change the memory that this process has; the answer is DONE, or why that failed."""
+    try:
+        if options.cards is not None:
+            (options.cards.sleep if order == b"sleep" else options.cards.take)()
+    except OutOfMemory as error:
+        return str(error).encode()
+    return DONE
 
 
 def _start_worker(options: Options, rank: int, to_close: list[socket.socket]) -> tuple[int, socket.socket]:

@@ -17,12 +17,12 @@ import uvloop
 from . import console
 from .app import App
 from .console import Console
-from .engine import Engine
+from .engine import Engine, EngineDead
 from .faults import ActiveFaults
 from .http import Connection, Settings
 from .metrics import Metrics
 from .options import Options
-from .processes import EngineCore
+from .processes import DONE, EngineCore
 from .serving import State
 from .text import Answer
 
@@ -45,6 +45,8 @@ class _Server:
         self._core = core
         self._ended = asyncio.Event()
         self._signalled = False
+        self._ordering = asyncio.Lock()
+        self._answer: asyncio.Future[bytes] | None = None
 
     async def run(self, listener: socket.socket) -> int:
         """Listen, serve, stop."""
@@ -55,7 +57,7 @@ class _Server:
         if self._options.sim.ignore_sigterm != "always":
             loop.add_signal_handler(signal.SIGTERM, self._on_signal)
         loop.add_signal_handler(signal.SIGINT, self._on_signal)
-        loop.add_reader(self._core.channel, self._engine_died, state)
+        loop.add_reader(self._core.channel, self._on_core, state)
         # Not create_unix_server, whose server removes the file of its socket at the end: the real one leaves it behind.
         server = await loop.create_server(lambda: Connection(settings), sock=listener, backlog=BACKLOG)
         self._announce(app)
@@ -89,7 +91,7 @@ class _Server:
             faults=ActiveFaults(),
             console=self._console,
             kill_engine=self._core.kill,
-            engine_pid=self._core.pid,
+            order=self._order,
             answer=Answer(self._options.names[0]),
             loras={lora.name: lora for lora in self._options.loras},
         )
@@ -100,8 +102,29 @@ class _Server:
         self._signalled = True
         self._ended.set()
 
-    def _engine_died(self, state: State) -> None:
-        """The engine core has gone: /health says 503 from now on, and the server ends soon."""
+    async def _order(self, order: bytes) -> str:
+        """Have the engine core change the memory that it has; why it failed, or nothing. Raises EngineDead."""
+        async with self._ordering:
+            self._answer = asyncio.get_running_loop().create_future()
+            try:
+                self._core.channel.sendall(order)
+                answer = await self._answer
+            except OSError:
+                raise EngineDead from None
+            return "" if answer == DONE else answer.decode()
+
+    def _on_core(self, state: State) -> None:
+        """The engine core has answered an order. Or it has gone: /health says 503 from now on, and the server ends."""
+        answer = b""
+        with contextlib.suppress(OSError):  # it was killed before it read an order
+            answer = self._core.channel.recv(4096)
+        waiting = None if self._answer is None or self._answer.done() else self._answer
+        if answer:
+            if waiting is not None:
+                waiting.set_result(answer)
+            return
+        if waiting is not None:
+            waiting.set_exception(EngineDead())
         asyncio.get_running_loop().remove_reader(self._core.channel)
         text = "Engine core proc EngineCore died unexpectedly, shutting down client."
         self._console.complain("core_client.py:700", text)
@@ -164,7 +187,7 @@ class _Server:
         if timeout > 0:
             state.draining = True
             shortest = sim.exit if state.engine.load else sim.idle_exit
-            loop.add_reader(self._core.channel, self._engine_died, state)
+            loop.add_reader(self._core.channel, self._on_core, state)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(timeout):
                     await state.engine.empty()

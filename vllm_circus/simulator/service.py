@@ -10,7 +10,6 @@ from typing import Any
 
 from .chat import conversation
 from .faults import make_fault
-from .gpus import OutOfMemory
 from .http import Reply, Request
 from .options import Lora
 from .replies import ApiError, bad_request, detail, invalid, json_reply, read_body, required
@@ -137,7 +136,7 @@ async def sleep(state: State, request: Request) -> Reply:
         state.weightless = True
     state.engine.freeze("sleep")
     if state.options.cards is not None:
-        state.options.cards.sleep(state.engine_pid)
+        await state.order(b"sleep")
     state.metrics.sleep |= {"awake": 0.0, "weights_offloaded": float(level == 1), "discard_all": float(level == 2)}
     return json_reply({"status": "sleeping", "level": level})
 
@@ -148,11 +147,8 @@ async def wake_up(state: State, request: Request) -> Reply:
     Any part takes the memory for all of them.
     """
     tags = urllib.parse.parse_qs(request.query).get("tags")
-    if state.options.cards is not None:
-        try:
-            state.options.cards.take(state.engine_pid)
-        except OutOfMemory as error:
-            raise ApiError(500, "InternalServerError", str(error)) from None
+    if state.options.cards is not None and (failed := await state.order(b"take")):
+        raise ApiError(500, "InternalServerError", failed)
     state.asleep -= SLEEPERS if tags is None else set(tags)
     if not state.asleep:
         state.metrics.sleep |= {"awake": 1.0, "weights_offloaded": 0.0, "discard_all": 0.0}

@@ -7,7 +7,7 @@ import contextlib
 import os
 import secrets
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,7 +35,7 @@ class State:
     faults: ActiveFaults
     console: Console
     kill_engine: Callable[[], None]
-    engine_pid: int
+    order: Callable[[bytes], Awaitable[str]]
     answer: Answer
     vocabulary: Vocabulary = field(default_factory=Vocabulary)
     loras: dict[str, Lora] = field(default_factory=dict)
