@@ -142,7 +142,7 @@ def _settle(proposal: Proposal, how: How) -> None:
     if proposal.difference is None:
         say_warnings(proposal.plan.warnings)
     else:
-        reload.show_difference(proposal.difference, proposal.plan)
+        reload.show_difference(proposal.difference)
     if how.dry_run or (proposal.difference is not None and not how.yes and not reload.confirmed()):
         say("nothing was changed")
         return
