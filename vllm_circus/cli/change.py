@@ -112,7 +112,7 @@ def write(proposal: Proposal) -> None:
     from vllm_circus.stores.shelf import EntryExists, configuration_shelf
 
     if not proposal.saved:
-        replace_text(proposal.path, proposal.before or "", proposal.after)
+        replace_text(proposal.path, proposal.before or "", proposal.after, say)
         return
     shelf = configuration_shelf(proposal.instance, say)
     try:

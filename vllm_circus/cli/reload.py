@@ -177,7 +177,7 @@ def apply_plan(plan: Plan, first: Callable[[], None] = lambda: None) -> None:
 
     instance = plan.instance
     files = list(render_files(plan))
-    with file_errors(), hold_change(instance):
+    with file_errors(), hold_change(instance, say):
         first()
         renew_secrets(plan)
         write_files(files, instance.run_dir)
