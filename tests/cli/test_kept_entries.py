@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from pathlib import Path
 
+import pexpect
 import pytest
 
 from tests.cli.conftest import Command
@@ -112,6 +115,35 @@ def test_profiles_and_shortcuts_go_out_and_come_back(command: Command, home: Pat
         command(kind, "rm", name, "-y")
         assert command(kind, "import", str(path)).code == 0
         assert sorted(command(kind, "show", name).out.splitlines()) == before[kind]
+
+
+def test_an_export_replaces_a_file_only_where_somebody_says_so(command: Command, home: Path) -> None:
+    command("profiles", "new", "quick", "--arg", "max-num-seqs=16")
+    path, link = home / "mine.yaml", home / "link.yaml"
+    path.write_text("precious\n")
+    link.symlink_to("nowhere")
+    for target in (path, link):
+        refused = command("profiles", "export", "quick", "--output", str(target))
+        assert (refused.code, refused.out) == (2, "")
+        assert f"{target} exists already, and nobody is here to be asked: say --yes" in refused.err
+    folder = command("profiles", "export", "quick", "--output", str(home), "--yes")
+    assert (folder.code, "directory" in folder.err) == (1, True)
+    assert (path.read_text(), link.is_symlink()) == ("precious\n", True)
+    assert "max-num-seqs" in command("profiles", "export", "quick", "--output", "-").out
+
+    words = ["profiles", "export", "quick", "--output", str(path)]
+    for answer, told in (("n", "nothing was written"), ("y", "wrote")):
+        environ = {**os.environ, "VLLM_CIRCUS_HOME": str(home)}
+        child = pexpect.spawn(sys.executable, ["-m", "vllm_circus", *words], env=environ, encoding="utf-8", timeout=60)
+        child.expect(r"mine.yaml exists already; replace it\? \[y/N\]")
+        child.send(f"{answer}\r")
+        child.expect(told)
+        child.expect(pexpect.EOF)
+        child.close()
+        assert (path.read_text() == "precious\n") == (answer == "n")
+    path.write_text("precious\n")
+    assert command(*words, "-y").code == 0
+    assert "max-num-seqs" in path.read_text()
 
 
 def test_a_shortcut_is_made_listed_and_shown(command: Command, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -157,15 +157,16 @@ def import_(session: Session, file: str, *, name: str | None, replace: bool, dry
 
 @config.command()
 @name_argument(FAMILY)
-@click.option("--output", metavar="FILE", help="Write it there, mode 0600, instead of to stdout.")
+@shelves.output_option
+@shelves.yes_option
 @instance_option
 @click.pass_obj
-def export(session: Session, name: str, *, output: str | None) -> None:
+def export(session: Session, name: str, *, output: str | None, yes: bool) -> None:
     """Write a configuration as one file for another machine, with the profiles that it uses. No secret is in it."""
     from vllm_circus.cli.porting import export_configuration
 
     text, told = export_configuration(session.instance, name)
-    shelves.write_export(text, output, told)
+    shelves.write_export(text, output, told, yes=yes)
 
 
 def _document(entry: Entry[ModelsFile], running: dict[Path, str]) -> dict[str, Any]:

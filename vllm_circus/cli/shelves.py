@@ -7,6 +7,7 @@ functions, since building the schema takes longer than help and completion may.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -72,6 +73,7 @@ def name_argument(family: Family, *, several: bool = False, name: str = "name") 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 yes_option = click.option("-y", "--yes", is_flag=True, help="Do it without asking.")
+output_option = click.option("--output", metavar="FILE", help="Write it there, mode 0600, instead of to stdout.")
 replace_option = click.option("--replace", is_flag=True, help="Take the place of one of that name.")
 
 
@@ -117,9 +119,10 @@ def edit(instance: Instance, family: Family, name: str) -> None:
     family.after(instance, name)
 
 
-def _sure(question: str) -> bool:
+def _sure(question: str, about: str = "") -> bool:
+    """Whether the operator says yes. Raises UsageError where nobody is there to be asked."""
     if not sys.stdin.isatty():
-        raise click.UsageError("nobody is here to be asked: say --yes")
+        raise click.UsageError(f"{about}nobody is here to be asked: say --yes")
     return click.confirm(question, default=False, err=True)
 
 
@@ -230,25 +233,40 @@ def add_porting(group: click.Group, kind: Kind, family: Family) -> None:
 
     @group.command("export", help=f"Write {kind}s as one file for another machine. No secret is in it.")
     @name_argument(family, several=True, name="names")
-    @click.option("--output", metavar="FILE", help="Write it there, mode 0600, instead of to stdout.")
+    @output_option
+    @yes_option
     @instance_option
     @click.pass_obj
-    def _export(session: Session, names: tuple[str, ...], *, output: str | None) -> None:
+    def _export(session: Session, names: tuple[str, ...], *, output: str | None, yes: bool) -> None:
         from vllm_circus.cli.porting import export_entries
 
         text, told = export_entries(session.instance, kind, names)
-        write_export(text, output, told)
+        write_export(text, output, told, yes=yes)
 
 
-def write_export(text: str, output: str | None, told: Iterable[str]) -> None:
-    """An export to stdout, or to a file for its owner alone, and what is not in it to stderr. Raises CircusError."""
+def write_export(text: str, output: str | None, told: Iterable[str], *, yes: bool) -> None:
+    """An export to stdout, or to a file for its owner alone, and what is not in it to stderr.
+
+    A file that is there is asked about, unless `yes`. Raises CircusError, and UsageError where nobody can be asked.
+    """
+    path = None if output is None or output == "-" else Path(output)
+    if path is not None and not yes and not _may_replace(path):
+        say("nothing was written")
+        return
     for sentence in told:
         say(sentence)
-    if output is None or output == "-":
+    if path is None:
         click.echo(text, nl=False)
         return
-    put_file(Path(output), text)
-    say(f"wrote {output}")
+    put_file(path, text)
+    say(f"wrote {path}")
+
+
+def _may_replace(path: Path) -> bool:
+    """Whether the file may be written: it is not there, nothing that would be lost, or somebody says so."""
+    if not os.path.lexists(path) or (path.exists() and not path.is_file()):
+        return True
+    return _sure(f"{path} exists already; replace it?", f"{path} exists already, and ")
 
 
 def put_file(path: Path, text: str) -> None:
