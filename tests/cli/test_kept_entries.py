@@ -99,6 +99,15 @@ def test_built_in_profiles_are_shown_and_not_changed(command: Command) -> None:
     assert command("profiles", "new", "x", "--arg", "host=1").code == 2
 
 
+def test_who_asks_for_a_profile_that_is_not_there_hears_of_those_that_come_with_the_program(command: Command) -> None:
+    command("profiles", "new", "quick", "--arg", "max-num-seqs=16")
+    for words in (("show", "nope"), ("new", "mine", "--from", "nope")):
+        refused = command("profiles", *words)
+        assert (refused.code, f"there are: quick, {', '.join(BUILTIN)}" in refused.err) == (4, True)
+        assert "did you mean 'low_memory'?" in command("profiles", *(*words[:-1], "low")).err
+    assert "there are: quick\n" in command("profiles", "rm", "nope", "-y").err
+
+
 def test_profiles_and_shortcuts_go_out_and_come_back(command: Command, home: Path) -> None:
     command("profiles", "new", "quick", "--arg", "max-num-seqs=16")
     command("shortcuts", "new", "eight", "--model", "Qwen/Qwen3-8B", "--profile", "quick")

@@ -8,11 +8,11 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vllm_circus.cli.common import running_pid
+from vllm_circus.config.places import nearest
 from vllm_circus.errors import CircusError
 from vllm_circus.paths import expanded
 
@@ -92,8 +92,8 @@ def find_one(models: Sequence[LocalModel], name: str) -> LocalModel:
         if found:
             revisions = ", ".join(model.revision or model.id for model in found)
             raise UnknownLocalModel(f"{name} may be several models", hint=f"there are: {revisions}")
-    near = get_close_matches(name, [model.id for model in models], n=1, cutoff=0.4)
-    guess = f"did you mean `{near[0]}`?" if near else "`vllm-circus models list` shows those that there are"
+    near = nearest(name, (model.id for model in models), cutoff=0.4)
+    guess = f"did you mean `{near}`?" if near else "`vllm-circus models list` shows those that there are"
     raise UnknownLocalModel(f"no model {name!r} on this disk", hint=guess)
 
 
