@@ -127,14 +127,14 @@ def save_configuration(instance: Instance, name: str, file: str | None, *, repla
 
     Raises EntryExists, ConfigError with every fault of the file, and CannotEdit where its paths cannot be changed.
     """
-    from vllm_circus.config.load import parse_config
     from vllm_circus.stores.inplace import read_text
+    from vllm_circus.stores.reading import check_models_file
     from vllm_circus.stores.writing import with_own_paths
 
     runs = file is None and running_pid(instance) is not None
     source = config_file(instance, need_outline(instance).source if runs else file)
     shelf, text = _shelf(instance), read_text(source)
-    parse_config(text.encode(), source)
+    check_models_file(text.encode(), source)
     if source.parent != shelf.folder:
         text = with_own_paths(text, source.parent, Path.exists)
     return shelf.write_text(name, text, replace=replace)
