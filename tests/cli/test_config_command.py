@@ -155,6 +155,21 @@ def test_an_editor_that_takes_the_file_away_is_no_bug(
     assert command("config", "show", "hall").out == models_file.read_text()
 
 
+def test_the_draft_of_changes_goes_with_its_configuration(
+    command: Command, models_file: Path, instance: Instance
+) -> None:
+    command("config", "save", "hall", str(models_file))
+    instance.state_dir.mkdir(parents=True)
+    draft = instance.state_dir / "draft-hall.json"
+    draft.write_text('{"name": "hall"}')
+    assert command("config", "rename", "hall", "yard").code == 0
+    assert not draft.exists()
+    moved = instance.state_dir / "draft-yard.json"
+    assert json.loads(moved.read_text()) == {"name": "yard"}
+    assert command("config", "rm", "yard", "-y").err == "removed configuration yard and the draft of changes to it\n"
+    assert not moved.exists()
+
+
 @pytest.mark.parametrize("words", [("save", "hall"), ("import",)])
 @pytest.mark.parametrize(
     ("section", "before"),

@@ -58,7 +58,19 @@ def _after(instance: Instance, name: str) -> None:
         say(f"it runs now; `{words(instance, 'reload')}` applies the change")
 
 
-FAMILY = Family("configuration", "config", _shelf, _guard, _after)
+def _lost(instance: Instance, name: str) -> str:
+    from vllm_circus.stores.drafts import has_draft
+
+    return "the draft of changes to it" if has_draft(instance, name) else ""
+
+
+def _follow(instance: Instance, old: str, new: str) -> None:
+    from vllm_circus.stores.drafts import follow
+
+    follow(instance, old, new)
+
+
+FAMILY = Family("configuration", "config", _shelf, _guard, _after, _lost, _follow)
 config = shelves.group_of("config", "Keep models files under a name: `up NAME`, `check NAME` and others take it.")
 shelves.add_common(config, FAMILY)
 

@@ -38,6 +38,8 @@ class Family:
         shelf: where they are.
         guard: raises CircusError where that one may not be edited, or with True not be renamed or removed.
         after: called with a name after its file was changed by hand.
+        lost: says what goes with one that is removed, beside its file; empty where nothing does.
+        follow: called with the old name and the new one, which is empty where it was removed.
     """
 
     noun: str
@@ -45,6 +47,23 @@ class Family:
     shelf: Callable[[Instance], Shelf[Any]]
     guard: Callable[[Instance, str, bool], None]
     after: Callable[[Instance, str], None]
+    lost: Callable[[Instance, str], str] = lambda _instance, _name: ""
+    follow: Callable[[Instance, str, str], None] = lambda _instance, _old, _new: None
+
+    def rename(self, instance: Instance, old: str, new: str) -> None:
+        """Give it another name, and what belongs to it. Raises CircusError as the shelf does."""
+        self.shelf(instance).rename(old, new)
+        self.follow(instance, old, new)
+
+    def remove(self, instance: Instance, name: str) -> None:
+        """Remove it, and what belongs to it. Raises CircusError as the shelf does."""
+        self.shelf(instance).remove(name)
+        self.follow(instance, name, "")
+
+    def with_lost(self, instance: Instance, name: str) -> str:
+        """One of them and what goes with it, for a question and its answer."""
+        lost = self.lost(instance, name)
+        return f"{name} and {lost}" if lost else name
 
 
 def group_of(command: str, text: str) -> click.Group:
@@ -83,7 +102,7 @@ replace_option = click.option("--replace", is_flag=True, help="Take the place of
 def rename(instance: Instance, family: Family, old: str, new: str) -> None:
     """Raises CircusError where it may not be renamed, is unknown, or the new name is taken."""
     family.guard(instance, old, True)
-    family.shelf(instance).rename(old, new)
+    family.rename(instance, old, new)
     say(f"{family.noun} {old} is called {new} now")
 
 
@@ -93,12 +112,13 @@ def remove(instance: Instance, family: Family, names: Sequence[str], *, yes: boo
     for name in names:
         family.guard(instance, name, True)
         shelf.need(name)
-    if not yes and not _sure(f"remove {family.noun} {', '.join(names)}?"):
+    shown = {name: family.with_lost(instance, name) for name in names}
+    if not yes and not _sure(f"remove {family.noun} {', '.join(shown.values())}?"):
         say("nothing was removed")
         return
     for name in names:
-        shelf.remove(name)
-        say(f"removed {family.noun} {name}")
+        family.remove(instance, name)
+        say(f"removed {family.noun} {shown[name]}")
 
 
 def edit(instance: Instance, family: Family, name: str) -> None:

@@ -185,15 +185,17 @@ def _always(kind: Kind[Any]) -> tuple[Deed, ...]:
         family.guard(context.instance, name, True)
         new = ask_name(context, shelf, name, but=name)
         if new != name:
-            shelf.rename(name, new)
+            family.rename(context.instance, name, new)
             context.asker.say(f"The {noun} {name!r} is called {new!r} now.")
             raise Moved(new)
 
     def remove(context: Context, name: str) -> None:
         family.guard(context.instance, name, True)
         family.after(context.instance, name)
-        if context.asker.confirm(f"Remove the {noun} {name!r} for good?", default=False):
-            shelf.remove(name)
+        lost = family.lost(context.instance, name)
+        also = f" and {lost}" if lost else ""
+        if context.asker.confirm(f"Remove the {noun} {name!r}{also} for good?", default=False):
+            family.remove(context.instance, name)
             context.asker.say(f"The {noun} {name!r} is gone.")
             raise Moved("")
 
