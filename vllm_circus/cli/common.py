@@ -17,6 +17,8 @@ from vllm_circus.config.places import nearest
 from vllm_circus.errors import CircusError, NotRunning, UnknownModel
 from vllm_circus.logline import clean
 from vllm_circus.paths import DEFAULT_INSTANCE, Instance, find_instance
+from vllm_circus.view.outline import read_plan_outline
+from vllm_circus.view.starting import saved_names
 
 if TYPE_CHECKING:
     from vllm_circus.config.load import Loaded
@@ -130,14 +132,6 @@ def _barred(instance: Instance, given: str) -> CircusError | None:
     return _NoModelsFile(f"{folder}: the saved configurations here cannot be read by {who}", hint=hint)
 
 
-def saved_names(instance: Instance) -> list[str]:
-    """The names of the saved configurations, read without the schema; none where the folder cannot be read."""
-    try:
-        return sorted(path.stem for path in instance.configs.glob("[a-z0-9]*.yaml"))
-    except OSError:
-        return []
-
-
 class _NoModelsFile(CircusError):
     exit_code = 2
 
@@ -242,16 +236,6 @@ def find_fallen(instance: Instance) -> Fallen | None:
     from vllm_circus.supervise.lock import find_fallen as find
 
     return find(instance) if running_pid(instance) is None else None
-
-
-def read_plan_outline(instance: Instance) -> Outline | None:
-    """The plan of the set that runs, or ran last; None where there is none that can be read."""
-    from vllm_circus.view.outline import read_outline
-
-    try:
-        return read_outline(instance.plan.read_bytes())
-    except (OSError, ValueError):
-        return None
 
 
 def changed_since(instance: Instance, outline: Outline) -> str:

@@ -27,7 +27,8 @@ def _shelf(instance: Instance) -> Shelf[ModelsFile]:
 
 def running_configurations(instance: Instance) -> dict[Path, str]:
     """The models files of all sets that run now, and the instances that run them."""
-    from vllm_circus.cli.common import read_plan_outline, running_beside
+    from vllm_circus.cli.common import running_beside
+    from vllm_circus.view.outline import read_plan_outline
 
     found = {}
     for each in (instance, *running_beside(instance)):

@@ -14,6 +14,8 @@ from vllm_circus.menu.ask import Choice, Heading
 from vllm_circus.menu.trying import attempt
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from vllm_circus.cli.shelves import Family
     from vllm_circus.menu.ask import Check
     from vllm_circus.menu.context import Context
@@ -105,6 +107,15 @@ def open_one(context: Context, kind: Callable[[], Kind[Any]], name: str) -> None
             if not moved.name:
                 return
             name = moved.name
+
+
+def as_written(name: str, section: BaseModel) -> Iterator[Line]:
+    """A profile or a shortcut as it stands in its file."""
+    from vllm_circus.stores.yamltext import dump_section
+    from vllm_circus.view.table import Cell
+
+    yield (Cell(name, "bold"),)
+    yield from ((Cell(f"  {line}"),) for line in dump_section(section).splitlines())
 
 
 def ask_name(context: Context, shelf: Shelf[Any], default: str = "", *, but: str = "") -> str:
