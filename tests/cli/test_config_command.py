@@ -155,6 +155,41 @@ def test_an_editor_that_takes_the_file_away_is_no_bug(
     assert command("config", "show", "hall").out == models_file.read_text()
 
 
+def test_the_draft_of_changes_goes_with_its_configuration(
+    command: Command, models_file: Path, instance: Instance
+) -> None:
+    command("config", "save", "hall", str(models_file))
+    instance.state_dir.mkdir(parents=True)
+    draft = instance.state_dir / "draft-hall.json"
+    draft.write_text('{"name": "hall"}')
+    assert command("config", "rename", "hall", "yard").code == 0
+    assert not draft.exists()
+    moved = instance.state_dir / "draft-yard.json"
+    assert json.loads(moved.read_text()) == {"name": "yard"}
+    assert command("config", "rm", "yard", "-y").err == "removed configuration yard and the draft of changes to it\n"
+    assert not moved.exists()
+
+
+@pytest.mark.parametrize("words", [("save", "hall"), ("import",)])
+@pytest.mark.parametrize(
+    ("section", "before"),
+    [("models[1]", "sim/beta, "), ("defaults", "engine: simulator, "), ("profiles.own", "profiles:\n  own: {")],
+)
+def test_a_file_that_could_never_start_is_not_kept(
+    words: tuple[str, ...], section: str, before: str, command: Command, models_file: Path
+) -> None:
+    text = models_file.read_text().replace("simulator}", "simulator, threads: 1}") + "profiles:\n  own: {args: {}}\n"
+    text = text.replace(before, f"{before}env: {{HF_TOKEN: hf_x}}, ")
+    models_file.write_text(text)
+    line = text[: text.index("HF_TOKEN")].count("\n") + 1
+    refused = command("config", *words, str(models_file))
+    assert (refused.code, refused.out) == (2, "")
+    assert f"{models_file}:{line}: {section}.env.HF_TOKEN: looks like a secret" in refused.err
+    assert "put HF_TOKEN=… into a file of mode 0600 and name it in `env_file`" in refused.err
+    assert "hf_x" not in refused.err
+    assert command("config", "list").out == ""
+
+
 @pytest.mark.usefixtures("quiet")
 def test_a_configuration_goes_to_another_machine_with_its_profiles(
     command: Command, models_file: Path, instance: Instance, home: Path

@@ -85,7 +85,17 @@ def test_the_version_is_that_of_the_package(command: Command) -> None:
     assert command("--version").out == f"vllm-circus {__version__}\n"
 
 
-@pytest.mark.parametrize(("typed", "meant"), [("statsu", "status"), ("lgos", "logs"), ("stat", "start")])
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("statsu", "status"),
+        ("lgos", "logs"),
+        ("stat", "status"),
+        ("star", "start"),
+        ("mod", "models"),
+        ("strat", "start"),
+    ],
+)
 def test_an_unknown_command_is_answered_with_a_guess(typed: str, meant: str, command: Command) -> None:
     outcome = command(typed)
     assert outcome.code == 2

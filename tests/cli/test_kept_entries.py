@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from pathlib import Path
 
+import pexpect
 import pytest
 
 from tests.cli.conftest import Command
@@ -96,6 +99,15 @@ def test_built_in_profiles_are_shown_and_not_changed(command: Command) -> None:
     assert command("profiles", "new", "x", "--arg", "host=1").code == 2
 
 
+def test_who_asks_for_a_profile_that_is_not_there_hears_of_those_that_come_with_the_program(command: Command) -> None:
+    command("profiles", "new", "quick", "--arg", "max-num-seqs=16")
+    for words in (("show", "nope"), ("new", "mine", "--from", "nope")):
+        refused = command("profiles", *words)
+        assert (refused.code, f"there are: quick, {', '.join(BUILTIN)}" in refused.err) == (4, True)
+        assert "did you mean 'low_memory'?" in command("profiles", *(*words[:-1], "low")).err
+    assert "there are: quick\n" in command("profiles", "rm", "nope", "-y").err
+
+
 def test_profiles_and_shortcuts_go_out_and_come_back(command: Command, home: Path) -> None:
     command("profiles", "new", "quick", "--arg", "max-num-seqs=16")
     command("shortcuts", "new", "eight", "--model", "Qwen/Qwen3-8B", "--profile", "quick")
@@ -112,6 +124,35 @@ def test_profiles_and_shortcuts_go_out_and_come_back(command: Command, home: Pat
         command(kind, "rm", name, "-y")
         assert command(kind, "import", str(path)).code == 0
         assert sorted(command(kind, "show", name).out.splitlines()) == before[kind]
+
+
+def test_an_export_replaces_a_file_only_where_somebody_says_so(command: Command, home: Path) -> None:
+    command("profiles", "new", "quick", "--arg", "max-num-seqs=16")
+    path, link = home / "mine.yaml", home / "link.yaml"
+    path.write_text("precious\n")
+    link.symlink_to("nowhere")
+    for target in (path, link):
+        refused = command("profiles", "export", "quick", "--output", str(target))
+        assert (refused.code, refused.out) == (2, "")
+        assert f"{target} exists already, and nobody is here to be asked: say --yes" in refused.err
+    folder = command("profiles", "export", "quick", "--output", str(home), "--yes")
+    assert (folder.code, "directory" in folder.err) == (1, True)
+    assert (path.read_text(), link.is_symlink()) == ("precious\n", True)
+    assert "max-num-seqs" in command("profiles", "export", "quick", "--output", "-").out
+
+    words = ["profiles", "export", "quick", "--output", str(path)]
+    for answer, told in (("n", "nothing was written"), ("y", "wrote")):
+        environ = {**os.environ, "VLLM_CIRCUS_HOME": str(home)}
+        child = pexpect.spawn(sys.executable, ["-m", "vllm_circus", *words], env=environ, encoding="utf-8", timeout=60)
+        child.expect(r"mine.yaml exists already; replace it\? \[y/N\]")
+        child.send(f"{answer}\r")
+        child.expect(told)
+        child.expect(pexpect.EOF)
+        child.close()
+        assert (path.read_text() == "precious\n") == (answer == "n")
+    path.write_text("precious\n")
+    assert command(*words, "-y").code == 0
+    assert "max-num-seqs" in path.read_text()
 
 
 def test_a_shortcut_is_made_listed_and_shown(command: Command, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

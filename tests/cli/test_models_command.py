@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,8 +16,11 @@ from tests.catalogue.fakehub import COMMIT, REPOSITORY, FakeHub, serving
 from tests.catalogue.samples import GIB, adapter_folder, in_cache, model_folder
 from tests.cli.conftest import Command
 from vllm_circus import gpu
+from vllm_circus.cli import stock
+from vllm_circus.errors import CircusError
 from vllm_circus.gpu import Gpu, NoDriver
 from vllm_circus.paths import Instance
+from vllm_circus.stores import locking
 from vllm_circus.supervise.lock import hold_lock
 
 FILES = {"config.json": b"{}", "model.safetensors": bytes(range(256)) * 2000, "pytorch_model.bin": b"others"}
@@ -153,6 +157,31 @@ def test_folders_come_and_go(command: Command, home: Path) -> None:
     assert command("models", "folders", "rm", str(home)).code == 0
     assert command("models", "folders", "rm", str(home)).code == 4
     assert command("models", "folders").out == ""
+
+
+@pytest.mark.parametrize(("deed", "told"), [("add", "is searched already"), ("remove", "is not searched")])
+def test_what_another_did_to_the_folders_meanwhile_is_seen(
+    deed: str, told: str, home: Path, instance: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locking, "TELL_AFTER", 0.0)
+    if deed == "remove":
+        stock.add_folder(instance, str(home), print)
+    waits, ends = threading.Event(), list[str]()
+
+    def change() -> None:
+        try:
+            getattr(stock, f"{deed}_folder")(instance, str(home), lambda _text: waits.set())
+        except CircusError as error:
+            ends.append(str(error))
+
+    instance.settings.parent.mkdir(exist_ok=True)
+    with locking.hold(instance.settings.with_name(".settings.lock"), "the settings", print):
+        other = threading.Thread(target=change)
+        other.start()
+        assert waits.wait(30)
+        instance.settings.write_text(f"model_folders: [{home}]\n" if deed == "add" else "model_folders: []\n")
+    other.join(30)
+    assert [told in end for end in ends] == [True]
 
 
 def test_rm_shows_what_would_go_and_asks(command: Command, disk: Path, cache: Path) -> None:

@@ -97,6 +97,16 @@ def test_an_export_takes_the_place_of_no_pipe_or_device(command: Command, home: 
     assert "description: quick one" in read[0]
 
 
+@pytest.mark.parametrize("kind", ["config", "profiles", "shortcuts"])
+def test_what_is_no_regular_file_is_not_imported(kind: str, command: Command, home: Path) -> None:
+    pipe = home / "pipe"
+    os.mkfifo(pipe)
+    for path in (str(pipe), str(home), "/dev/null"):
+        refused = command(kind, "import", path)
+        assert (refused.code, refused.out) == (2, "")
+        assert f"{path}: is no regular file (name a file, or `-` for stdin)" in refused.err
+
+
 def run(script: str, home: Path) -> subprocess.CompletedProcess[str]:
     """A command line in a shell; `vllm-circus` is "$@"."""
     program = (sys.executable, "-m", "vllm_circus")

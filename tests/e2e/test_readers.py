@@ -96,3 +96,21 @@ def test_what_up_has_said_is_not_said_again_by_the_log(
     assert told.rstrip().endswith("stopped")  # behind the last line of the log
     assert "instance default has ended" in told
     assert "everybody who reaches 0.0.0.0" in circus("logs", "circusd").stdout
+
+
+def test_what_was_said_at_the_start_is_not_said_again_by_each_change(
+    circus: Circus, short_dir: Path, free_port: Callable[[], int]
+) -> None:
+    path = short_dir / "open.yaml"
+    path.write_text(
+        f"proxy: {{host: 0.0.0.0, port: {free_port()}}}\nmodels: [{{name: a, model: sim/a, engine: simulator}}]\n"
+    )
+    assert "everybody who reaches 0.0.0.0" in circus("up", str(path), "-d").stderr
+    told = [
+        circus("add", "sim/b", "--engine", "simulator", "--yes", "--no-wait"),
+        circus("remove", "b", "--yes", "--no-wait"),
+        circus("reload", "--yes", "--no-wait"),
+    ]
+    assert not any("everybody who reaches" in done.stdout + done.stderr for done in told)
+    path.write_text(path.read_text().replace("0.0.0.0", "'::'"))
+    assert "everybody who reaches ::" in circus("reload", "--dry-run").stderr

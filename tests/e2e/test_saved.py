@@ -63,20 +63,28 @@ def test_a_saved_configuration_is_started_changed_and_guarded(
     assert not saved.exists()
 
 
-def test_two_who_change_a_running_set_at_once_both_come_in(
+def test_those_who_change_a_running_set_at_once_all_come_in(
     circus: Circus, models_file: Path, free_port: Callable[[], int]
 ) -> None:
-    """One of them may be refused, since the file was changed meanwhile; nobody's model is lost."""
+    """Who was slower decides anew on what is there by then; only what contradicts the other's change is refused."""
     circus("up", str(models_file), "-d", "--wait")
     words = ("--yes", "--no-wait", "--port")
-    children = [circus.begin("add", f"sim/{name}", *words, str(free_port())) for name in ("x", "y")]
-    told = [child.communicate(timeout=100)[1] for child in children]
-    came = [name for name, child in zip("xy", children, strict=True) if child.returncode == 0]
-    assert came, told
-    for name, child, error in zip("xy", children, told, strict=True):
-        if child.returncode:
-            assert "changed meanwhile" in error
-            assert f"- name: {name}\n" not in models_file.read_text()
-    names = {model["name"] for model in circus.status()["models"]}
-    assert names == {"alpha", "beta", "gamma", *came}
-    assert all(f"- name: {name}\n" in models_file.read_text() for name in came)
+    names = ("w", "x", "y")
+    children = [circus.begin("add", f"sim/{name}", *words, str(free_port())) for name in names]
+    children.append(circus.begin("remove", "beta", "--yes", "--no-wait"))
+    told = [child.communicate(timeout=200)[1] for child in children]
+    assert [child.returncode for child in children] == [0, 0, 0, 0], told
+    assert {model["name"] for model in circus.status()["models"]} == {"alpha", "gamma", *names}
+    assert all(f"- name: {name}\n" in models_file.read_text() for name in names)
+
+    twins = [circus.begin("add", "sim/z", *words, str(free_port())) for _ in range(2)]
+    told = [child.communicate(timeout=200)[1] for child in twins]
+    assert sorted(child.returncode for child in twins) == [0, 1], told
+    assert any("there is a model 'z' already" in error for error in told)
+    assert models_file.read_text().count("- name: z\n") == 1
+
+    port = str(free_port())
+    rivals = [circus.begin("add", f"sim/{name}", *words, port) for name in ("p", "q")]
+    told = [child.communicate(timeout=200)[1] for child in rivals]
+    assert sorted(child.returncode for child in rivals) == [0, 2], told
+    assert any(f"port {port}" in error or f": {port} is" in error for error in told), told

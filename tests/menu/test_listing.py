@@ -145,3 +145,12 @@ def test_a_list_never_leaves_the_screen(columns: int, rows: int, count: int, at:
     shown = lines(many.typed(typed), columns, rows, words)
     assert len(shown) <= max(rows - 1, 6)
     assert all(get_cwidth(line) <= max(columns - 1, 12) for line in shown)
+
+
+@pytest.mark.parametrize("many", [True, False])
+def test_the_keys_are_told_whole_or_not_at_all(many: bool) -> None:
+    listing = make_listing("Which", [Choice(1, "one"), Choice(2, "two")], many=many)
+    narrow, wide = lines(listing, columns=40)[-1], lines(listing, columns=80)[-1]
+    assert "..." not in narrow
+    assert wide.startswith(narrow)
+    assert narrow.strip().endswith("Enter: done" if many else "Esc: back")

@@ -54,3 +54,15 @@ def test_threads_that_are_shared_out_anew_are_no_change(tmp_path: Path) -> None:
     instance = make_instance(tmp_path)
     new = replace(A, env=(("OMP_NUM_THREADS", "7"),))
     assert compare(make_plan(instance, A), make_plan(instance, new)).empty
+
+
+def test_a_warning_that_has_been_read_is_not_told_again(tmp_path: Path) -> None:
+    instance = make_instance(tmp_path)
+    public, shift = "proxy: everybody who reaches 0.0.0.0:80 may use the models", "models[{}].args: is odd"
+    old = replace(make_plan(instance, A, B), warnings=(public, shift.format(1)))
+    without_a = replace(make_plan(instance, B, C), warnings=(public, shift.format(0), shift.format(1)))
+    assert compare(old, old).warnings == ()
+    assert compare(old, without_a).warnings == (shift.format(1),)
+    moved = public.replace("80", "81")
+    assert compare(old, replace(old, warnings=(moved,))).warnings == (moved,)
+    assert compare(old, replace(old, warnings=(moved,))).empty

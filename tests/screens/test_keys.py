@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vllm_circus.screens.help import STARTUP_KEYS, key_line
 from vllm_circus.screens.keys import OTHER, Keys
 
 
@@ -63,3 +64,19 @@ def test_no_bytes_are_ever_an_error_and_every_key_can_be_told(pieces: list[bytes
 def test_how_the_bytes_are_cut_makes_no_difference(data: bytes, at: int) -> None:
     keys = Keys()
     assert [*keys.feed(data[:at]), *keys.feed(data[at:]), *keys.idle()] == pressed(data)
+
+
+@pytest.mark.parametrize(
+    ("width", "line"),
+    [
+        (47, "r retry  c continue without it  q leave  ? keys"),
+        (46, "r retry  c continue  q leave  ? keys"),
+        (35, "r retry  c continue  ? keys"),
+        (20, "r retry  ? keys"),
+        (5, "? keys"),
+    ],
+)
+def test_the_bottom_line_says_less_of_a_key_before_it_leaves_one_out(width: int, line: str) -> None:
+    offered = [key for key in STARTUP_KEYS if key.keys in {"r", "c", "q, Escape", "?"}]
+    (cell,) = key_line(offered, width)
+    assert cell.text == line

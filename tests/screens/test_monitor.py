@@ -49,6 +49,24 @@ def test_the_proxy_at_eighty_by_twenty_four() -> None:
     ]
 
 
+@pytest.mark.parametrize("width", [20, 30, 40, 60, 80])
+@pytest.mark.parametrize("place", ["proxy", OVERVIEW, "qwen"])
+def test_a_paused_screen_says_so_however_narrow_it_is(place: str, width: int) -> None:
+    lines = numbered(3000, "qwen" if place == "qwen" else "proxy")
+    state = watching(place, logged(*lines), *keys("/"), *typed("a long search"), *keys("enter"), size=(width, 24))
+    assert not any("paused" in line for line in shown(state))
+    held = feed(state, *keys("p"))
+    assert any("paused" in line for line in shown(held))
+    assert any("paused" in line for line in shown(feed(held, *keys("l"))))
+    assert not any("paused" in line for line in shown(feed(held, *keys("p"))))
+
+
+def test_a_narrow_screen_tells_the_most_important_of_its_log() -> None:
+    state = watching("proxy", logged(*numbered(30)), *keys("/"), *typed("line"), *keys("enter"), size=(36, 24))
+    (title,) = (line for line in shown(state) if "log of proxy" in line)
+    assert title == "── log of proxy ─── line 30 of 30 ──"
+
+
 def test_a_wide_terminal_shows_addresses_and_uptimes() -> None:
     outline = replace(OUTLINE, models=(replace(OUTLINE.models[0], address="127.0.0.1:8001"),))
     head = shown(watching("proxy", Planned(outline, 100, NOW), size=(200, 50)))[2:4]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import signal
+import time
 from functools import partial
 from pathlib import Path
 
@@ -10,8 +13,9 @@ import pytest
 
 from tests.stores.conftest import Fork, result_of
 from vllm_circus.config.models import Proxy
-from vllm_circus.errors import ConfigError
+from vllm_circus.errors import CircusError, ConfigError
 from vllm_circus.paths import Instance, UnusableName, find_instance
+from vllm_circus.stores import locking
 from vllm_circus.stores.inplace import read_text, replace_text
 from vllm_circus.stores.locking import ChangedMeanwhile
 from vllm_circus.stores.schema import Settings
@@ -97,3 +101,44 @@ def test_of_those_who_change_a_models_file_at_once_one_wins_each_time(tmp_path: 
     assert [result_of(pid) for pid in workers] == [0, 0, 0]
     lines = path.read_text().split()
     assert [lines.count(str(pid)) for pid in workers] == [20, 20, 20]
+
+
+def test_who_waits_for_a_models_file_is_told_for_whom_and_gives_up(
+    tmp_path: Path, fork: Fork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locking, "TELL_AFTER", 0.05)
+    path, told = tmp_path / "m.yaml", list[str]()
+    path.write_text("old\n")
+    begun, begin = os.pipe()
+
+    def keep() -> None:
+        with path.open() as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            os.write(begin, b"x")
+            time.sleep(60)
+
+    pid = fork(keep)
+    assert os.read(begun, 1) == b"x"
+    with pytest.raises(CircusError, match=rf"process {pid} \(.*\) is changing the models file {path}") as end:
+        replace_text(path, "old\n", "new\n", told.append, patience=0.3)
+    assert "end it, or try again" in end.value.hint
+    assert len(told) == 1
+    assert told[0].startswith(f"waiting for process {pid} (")
+    assert read_text(path) == "old\n"
+    os.kill(pid, signal.SIGKILL)
+    replace_text(path, "old\n", "new\n", told.append)
+    assert read_text(path) == "new\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (["/usr/bin/python3", "/opt/x/bin/vllm-circus", "add", "m", "--env", "TOKEN=x", ""], "vllm-circus add m"),
+        (["vllm-circus", "--instance", "a", "add"], "vllm-circus"),
+        (["python3.11", "-c", "secret"], "python3.11"),
+        (["/bin/a\x1b[31mb"], "ab"),
+        ([""], ""),
+    ],
+)
+def test_a_process_is_named_by_its_program_and_what_it_does(words: list[str], shown: str) -> None:
+    assert locking.short_command(words) == shown

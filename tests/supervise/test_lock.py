@@ -14,7 +14,8 @@ import pytest
 from tests.supervise.conftest import ROOT
 from vllm_circus.errors import CircusError
 from vllm_circus.paths import Instance
-from vllm_circus.supervise.lock import hold_lock, lock_holder
+from vllm_circus.stores import locking
+from vllm_circus.supervise.lock import hold_change, hold_lock, lock_holder
 
 HOLD = (
     "import sys, time; from pathlib import Path; from tests.supervise.plans import make_instance\n"
@@ -105,3 +106,26 @@ def test_the_lock_of_another_user_is_not_believed(instance: Instance, monkeypatc
             lock_holder(instance)
         monkeypatch.setattr(os, "geteuid", lambda: 0)
         assert lock_holder(instance) == os.getpid()
+
+
+def test_who_waits_to_change_a_set_is_told_for_whom(instance: Instance, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(locking, "TELL_AFTER", 0.05)
+    instance.run_dir.mkdir(parents=True)
+    waits, told = threading.Event(), list[str]()
+
+    def tell(text: str) -> None:
+        told.append(text)
+        waits.set()
+
+    def change() -> None:
+        with hold_change(instance, tell):
+            pass
+
+    other = threading.Thread(target=change)
+    with hold_change(instance):
+        other.start()
+        assert waits.wait(30)
+    other.join(30)
+    assert not other.is_alive()
+    assert told[0].startswith(f"waiting for process {os.getpid()} (")
+    assert told[0].endswith("is changing what the running set goes by")

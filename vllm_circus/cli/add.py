@@ -115,16 +115,22 @@ class How:
 
 
 def _change(make: Callable[[], Proposal], how: How) -> None:
-    """Make the change; where somebody else was faster and nobody has seen what would be done, on what is there now."""
+    """Make the change; where somebody else was faster, on what is there now, unless the operator has agreed to another.
+
+    What contradicts the change of the other is refused when it is proposed anew.
+    """
     from vllm_circus.stores.locking import ChangedMeanwhile
 
     for left in reversed(range(TRIES)):
         proposal = make()
         try:
             _settle(proposal, how)
-        except ChangedMeanwhile:
-            if proposal.difference is not None or not left:
+        except ChangedMeanwhile as error:
+            runs = proposal.difference is not None
+            if not left or (runs and not how.yes):
                 raise
+            if runs:  # what it does is shown once more
+                say(f"{error}; deciding anew")
         else:
             return
 
@@ -136,7 +142,7 @@ def _settle(proposal: Proposal, how: How) -> None:
     if proposal.difference is None:
         say_warnings(proposal.plan.warnings)
     else:
-        reload.show_difference(proposal.difference, proposal.plan)
+        reload.show_difference(proposal.difference)
     if how.dry_run or (proposal.difference is not None and not how.yes and not reload.confirmed()):
         say("nothing was changed")
         return

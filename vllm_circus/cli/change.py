@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +44,7 @@ class Proposal:
         saved: the name of the saved configuration that it is; empty where it is none.
         before: its text; None where the file is yet to be made.
         difference: what it does to the running set; None where the set that this file describes does not run.
+        runs_by: the plan that the set ran by when this was decided; empty where it does not run.
     """
 
     instance: Instance
@@ -52,6 +54,7 @@ class Proposal:
     after: str
     plan: Plan
     difference: Difference | None
+    runs_by: bytes = b""
 
 
 def propose(instance: Instance, to: str | None, edit: TextEdit, *, make: bool = True) -> Proposal:
@@ -64,14 +67,32 @@ def propose(instance: Instance, to: str | None, edit: TextEdit, *, make: bool = 
         NoTarget: without `to`, where nothing runs and the instance has no models file.
         CircusError: as `edit` does.
     """
+    while True:
+        runs_by = _plan_in_use(instance)
+        try:
+            return _proposed(instance, to, edit, runs_by, make=make)
+        except ConfigError:
+            if _plan_in_use(instance) == runs_by:
+                raise  # else: a port that was free is one of the running set's own by now
+
+
+def _proposed(instance: Instance, to: str | None, edit: TextEdit, runs_by: bytes, *, make: bool) -> Proposal:
     from vllm_circus.cli.reload import difference_to
     from vllm_circus.config.load import survey_bytes
 
     path, saved, before = _target(instance, to, make=make)
     after = _edited(edit, before, path)
     plan = plan_of(instance, survey_bytes(after.encode(), path))
-    runs = running_pid(instance) is not None and Path(need_outline(instance).source) == path
-    return Proposal(instance, path, saved, before, after, plan, difference_to(plan) if runs else None)
+    if running_pid(instance) is None or Path(need_outline(instance).source) != path:
+        return Proposal(instance, path, saved, before, after, plan, None)
+    return Proposal(instance, path, saved, before, after, plan, difference_to(plan), runs_by)
+
+
+def _plan_in_use(instance: Instance) -> bytes:
+    try:
+        return instance.plan.read_bytes()
+    except OSError:
+        return b""
 
 
 def _edited(edit: TextEdit, before: str | None, path: Path) -> str:
@@ -91,7 +112,7 @@ def write(proposal: Proposal) -> None:
     from vllm_circus.stores.shelf import EntryExists, configuration_shelf
 
     if not proposal.saved:
-        replace_text(proposal.path, proposal.before or "", proposal.after)
+        replace_text(proposal.path, proposal.before or "", proposal.after, say)
         return
     shelf = configuration_shelf(proposal.instance, say)
     try:
@@ -106,11 +127,28 @@ def carry_out(proposal: Proposal, *, wait: bool = True, timeout: float | None = 
 
     if proposal.difference is not None:
         # Written under the lock that every change of the set takes: two at once must not undo each other.
-        reload.carry_out(proposal.plan, proposal.difference, wait=wait, timeout=timeout, first=lambda: write(proposal))
+        reload.carry_out(
+            proposal.plan, proposal.difference, wait=wait, timeout=timeout, first=partial(_begin, proposal)
+        )
         return
     write(proposal)
     up = f"up {proposal.saved}" if proposal.saved else "up"
     say(f"wrote {proposal.path}; `{words(proposal.instance, up)}` starts it")
+
+
+def _begin(proposal: Proposal) -> None:
+    """Write the file of a set that runs. Raises ChangedMeanwhile also where the set goes by another plan by now.
+
+    Who was faster writes the file a moment before the set goes by it: what was decided in between had the new file and
+    the old ports.
+    """
+    from vllm_circus.stores.locking import ChangedMeanwhile
+
+    if _plan_in_use(proposal.instance) != proposal.runs_by:
+        raise ChangedMeanwhile(
+            "the running set was changed meanwhile", hint="nothing was written; look at it, try again"
+        )
+    write(proposal)
 
 
 def is_written(proposal: Proposal) -> bool:

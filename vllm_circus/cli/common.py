@@ -8,15 +8,17 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 import click
 
+from vllm_circus.config.places import nearest
 from vllm_circus.errors import CircusError, NotRunning, UnknownModel
 from vllm_circus.logline import clean
 from vllm_circus.paths import DEFAULT_INSTANCE, Instance, find_instance
+from vllm_circus.view.outline import read_plan_outline
+from vllm_circus.view.starting import saved_names
 
 if TYPE_CHECKING:
     from vllm_circus.config.load import Loaded
@@ -104,8 +106,8 @@ def config_file(instance: Instance, given: str | None) -> Path:
             raise _NoModelsFile(f"models file {path}: is not a file", hint="name the models file itself")
         if given and (barred := _barred(instance, given)):
             raise barred
-        if given and (near := get_close_matches(given, saved_names(instance), n=1)):
-            hint = f"did you mean the saved configuration `{near[0]}`?"
+        if given and (near := nearest(given, saved_names(instance))):
+            hint = f"did you mean the saved configuration `{near}`?"
             raise _NoModelsFile(f"{given} is neither a saved configuration nor a file", hint=hint)
         example = f"vllm-circus example --output {shlex.quote(given or str(path))}"
         raise _NoModelsFile(f"models file {path}: there is no such file", hint=f"`{example}` writes one to begin with")
@@ -128,14 +130,6 @@ def _barred(instance: Instance, given: str) -> CircusError | None:
     who = f"user {os.geteuid()}"
     hint = f"let that user have them: `chown -R {os.geteuid()} {folder}`; or name a models file"
     return _NoModelsFile(f"{folder}: the saved configurations here cannot be read by {who}", hint=hint)
-
-
-def saved_names(instance: Instance) -> list[str]:
-    """The names of the saved configurations, read without the schema; none where the folder cannot be read."""
-    try:
-        return sorted(path.stem for path in instance.configs.glob("[a-z0-9]*.yaml"))
-    except OSError:
-        return []
 
 
 class _NoModelsFile(CircusError):
@@ -244,16 +238,6 @@ def find_fallen(instance: Instance) -> Fallen | None:
     return find(instance) if running_pid(instance) is None else None
 
 
-def read_plan_outline(instance: Instance) -> Outline | None:
-    """The plan of the set that runs, or ran last; None where there is none that can be read."""
-    from vllm_circus.view.outline import read_outline
-
-    try:
-        return read_outline(instance.plan.read_bytes())
-    except (OSError, ValueError):
-        return None
-
-
 def changed_since(instance: Instance, outline: Outline) -> str:
     """A sentence where the running set's models file, or a stored profile, is no longer what it was; else empty.
 
@@ -299,8 +283,8 @@ def known_model(name: str, known: Sequence[str], outline: Outline | None) -> str
     """The name, if it is one of those known. Raises UnknownModel, saying what it is to clients, or with a guess."""
     if name in known:
         return name
-    near = get_close_matches(name, known, n=1)
-    guess = f"did you mean `{near[0]}`?" if near else f"there are: {', '.join(known) or 'none'}"
+    near = nearest(name, known)
+    guess = f"did you mean `{near}`?" if near else f"there are: {', '.join(known) or 'none'}"
     raise UnknownModel(f"no model {name!r}", hint=(outline.explain_name(name) if outline else "") or guess)
 
 

@@ -27,7 +27,8 @@ def _shelf(instance: Instance) -> Shelf[ModelsFile]:
 
 def running_configurations(instance: Instance) -> dict[Path, str]:
     """The models files of all sets that run now, and the instances that run them."""
-    from vllm_circus.cli.common import read_plan_outline, running_beside
+    from vllm_circus.cli.common import running_beside
+    from vllm_circus.view.outline import read_plan_outline
 
     found = {}
     for each in (instance, *running_beside(instance)):
@@ -58,7 +59,19 @@ def _after(instance: Instance, name: str) -> None:
         say(f"it runs now; `{words(instance, 'reload')}` applies the change")
 
 
-FAMILY = Family("configuration", "config", _shelf, _guard, _after)
+def _lost(instance: Instance, name: str) -> str:
+    from vllm_circus.stores.drafts import has_draft
+
+    return "the draft of changes to it" if has_draft(instance, name) else ""
+
+
+def _follow(instance: Instance, old: str, new: str) -> None:
+    from vllm_circus.stores.drafts import follow
+
+    follow(instance, old, new)
+
+
+FAMILY = Family("configuration", "config", _shelf, _guard, _after, _lost, _follow)
 config = shelves.group_of("config", "Keep models files under a name: `up NAME`, `check NAME` and others take it.")
 shelves.add_common(config, FAMILY)
 
@@ -127,14 +140,14 @@ def save_configuration(instance: Instance, name: str, file: str | None, *, repla
 
     Raises EntryExists, ConfigError with every fault of the file, and CannotEdit where its paths cannot be changed.
     """
-    from vllm_circus.config.load import parse_config
     from vllm_circus.stores.inplace import read_text
+    from vllm_circus.stores.reading import check_models_file
     from vllm_circus.stores.writing import with_own_paths
 
     runs = file is None and running_pid(instance) is not None
     source = config_file(instance, need_outline(instance).source if runs else file)
     shelf, text = _shelf(instance), read_text(source)
-    parse_config(text.encode(), source)
+    check_models_file(text.encode(), source)
     if source.parent != shelf.folder:
         text = with_own_paths(text, source.parent, Path.exists)
     return shelf.write_text(name, text, replace=replace)
@@ -157,15 +170,16 @@ def import_(session: Session, file: str, *, name: str | None, replace: bool, dry
 
 @config.command()
 @name_argument(FAMILY)
-@click.option("--output", metavar="FILE", help="Write it there, mode 0600, instead of to stdout.")
+@shelves.output_option
+@shelves.yes_option
 @instance_option
 @click.pass_obj
-def export(session: Session, name: str, *, output: str | None) -> None:
+def export(session: Session, name: str, *, output: str | None, yes: bool) -> None:
     """Write a configuration as one file for another machine, with the profiles that it uses. No secret is in it."""
     from vllm_circus.cli.porting import export_configuration
 
     text, told = export_configuration(session.instance, name)
-    shelves.write_export(text, output, told)
+    shelves.write_export(text, output, told, yes=yes)
 
 
 def _document(entry: Entry[ModelsFile], running: dict[Path, str]) -> dict[str, Any]:

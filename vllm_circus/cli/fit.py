@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vllm_circus.cli.common import Session, config_file, instance_option, print_lines, read_plan_outline, running_pid
+from vllm_circus.cli.common import Session, config_file, instance_option, print_lines, running_pid
 from vllm_circus.errors import CircusError, UnknownModel
+from vllm_circus.view.outline import read_plan_outline
 
 if TYPE_CHECKING:
     from vllm_circus.config.load import Loaded

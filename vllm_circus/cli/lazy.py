@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from importlib import import_module
 from typing import Any, cast
 
 import click
+
+from vllm_circus.config.places import nearest
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,8 @@ class GuessingGroup(click.Group):
         """The command that the first argument names. Raises UsageError, with a guess."""
         known = self.known_names(ctx)
         if args and args[0] not in known and not args[0].startswith("-"):
-            near = get_close_matches(args[0], known, n=1)
-            guess = f"; did you mean `{near[0]}`?" if near else ""
+            near = nearest(args[0], known)
+            guess = f"; did you mean `{near}`?" if near else ""
             raise click.UsageError(f"no such command: {args[0]}{guess}", ctx)
         return super().resolve_command(ctx, args)
 

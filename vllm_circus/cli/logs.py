@@ -17,11 +17,11 @@ from vllm_circus.cli.common import (
     instance_option,
     known_model,
     model_argument,
-    read_plan_outline,
     say,
     wants_colour,
 )
 from vllm_circus.view.logs import PARTS
+from vllm_circus.view.outline import read_plan_outline
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

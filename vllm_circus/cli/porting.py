@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from vllm_circus.cli.common import say
-from vllm_circus.errors import CircusError
+from vllm_circus.errors import CircusError, ConfigError
 
 if TYPE_CHECKING:
     from vllm_circus.exchange.found import Imported
@@ -42,11 +42,17 @@ class Intake:
 
 
 def read_file(file: str) -> tuple[bytes, str]:
-    """The bytes of a file, `-` for stdin, and what it is called in messages. Raises ConfigError."""
+    """The bytes of a file, `-` for stdin, and what it is called in messages.
+
+    Raises ConfigError, also where it is a pipe or a device: those may never begin, or never end.
+    """
     from vllm_circus.config.load import MAX_FILE_BYTES, read_bytes
+    from vllm_circus.config.places import make_fault
 
     if file == "-":
         return sys.stdin.buffer.read(MAX_FILE_BYTES + 1), "stdin"  # what is more is refused, and need not end
+    if Path(file).exists() and not Path(file).is_file():
+        raise ConfigError((make_fault(file, 0, (), "is no regular file", "name a file, or `-` for stdin"),))
     return read_bytes(Path(file)), file
 
 

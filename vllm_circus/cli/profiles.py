@@ -116,6 +116,7 @@ def show(session: Session, name: str, *, as_json: bool) -> None:
     if name in BUILTIN and not shelf.holds(name):
         document, text = _document(name, BUILTIN[name], None), dump_section(BUILTIN[name])
     else:
+        shelf.need(name, besides=BUILTIN)
         text = shelf.read_text(name)
         (entry,) = (entry for entry in shelf.entries() if entry.name == name)
         document = _document(name, entry.value, entry)
@@ -157,8 +158,11 @@ def make_profile(
 
     shelf = _shelf(instance)
     values: dict[str, Any] = {}
-    if base is not None:
-        values = plain(BUILTIN[base] if base in BUILTIN and not shelf.holds(base) else shelf.read(base))
+    if base is not None and base in BUILTIN and not shelf.holds(base):
+        values = plain(BUILTIN[base])
+    elif base is not None:
+        shelf.need(base, besides=BUILTIN)
+        values = plain(shelf.read(base))
     values |= {"description": description} if description is not None else {}
     values |= {"args": {**values.get("args", {}), **options_of(args)}} if args else {}
     return values | ({"env": {**values.get("env", {}), **environment_of(env)}} if env else {})

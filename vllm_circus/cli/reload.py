@@ -69,7 +69,7 @@ def reload(
     still_same = _unless_changed(path)
     plan = build_plan(instance, path)
     difference = difference_to(plan)
-    show_difference(difference, plan, as_json=as_json)
+    show_difference(difference, as_json=as_json)
     if dry_run:
         return
     if difference.empty and plan.source == need_outline(instance).source:
@@ -103,14 +103,14 @@ def difference_to(plan: Plan) -> Difference:
     return compare(load_plan(plan.instance.plan.read_bytes()), plan)
 
 
-def show_difference(difference: Difference, plan: Plan, *, as_json: bool = False) -> None:
-    """Print what would be done, and what the operator should know of the plan."""
+def show_difference(difference: Difference, *, as_json: bool = False) -> None:
+    """Print what would be done, and what the operator should know of it that was not so before."""
     if as_json:
         click.echo(json.dumps(asdict(difference), indent=2))
         return
     for line in difference_lines(difference):
         click.echo(line)
-    say_warnings(plan.warnings)
+    say_warnings(difference.warnings)
 
 
 def carry_out(
@@ -177,7 +177,7 @@ def apply_plan(plan: Plan, first: Callable[[], None] = lambda: None) -> None:
 
     instance = plan.instance
     files = list(render_files(plan))
-    with file_errors(), hold_change(instance):
+    with file_errors(), hold_change(instance, say):
         first()
         renew_secrets(plan)
         write_files(files, instance.run_dir)

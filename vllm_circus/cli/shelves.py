@@ -7,6 +7,7 @@ functions, since building the schema takes longer than help and completion may.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -37,6 +38,8 @@ class Family:
         shelf: where they are.
         guard: raises CircusError where that one may not be edited, or with True not be renamed or removed.
         after: called with a name after its file was changed by hand.
+        lost: says what goes with one that is removed, beside its file; empty where nothing does.
+        follow: called with the old name and the new one, which is empty where it was removed.
     """
 
     noun: str
@@ -44,6 +47,23 @@ class Family:
     shelf: Callable[[Instance], Shelf[Any]]
     guard: Callable[[Instance, str, bool], None]
     after: Callable[[Instance, str], None]
+    lost: Callable[[Instance, str], str] = lambda _instance, _name: ""
+    follow: Callable[[Instance, str, str], None] = lambda _instance, _old, _new: None
+
+    def rename(self, instance: Instance, old: str, new: str) -> None:
+        """Give it another name, and what belongs to it. Raises CircusError as the shelf does."""
+        self.shelf(instance).rename(old, new)
+        self.follow(instance, old, new)
+
+    def remove(self, instance: Instance, name: str) -> None:
+        """Remove it, and what belongs to it. Raises CircusError as the shelf does."""
+        self.shelf(instance).remove(name)
+        self.follow(instance, name, "")
+
+    def with_lost(self, instance: Instance, name: str) -> str:
+        """One of them and what goes with it, for a question and its answer."""
+        lost = self.lost(instance, name)
+        return f"{name} and {lost}" if lost else name
 
 
 def group_of(command: str, text: str) -> click.Group:
@@ -72,6 +92,7 @@ def name_argument(family: Family, *, several: bool = False, name: str = "name") 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 yes_option = click.option("-y", "--yes", is_flag=True, help="Do it without asking.")
+output_option = click.option("--output", metavar="FILE", help="Write it there, mode 0600, instead of to stdout.")
 replace_option = click.option("--replace", is_flag=True, help="Take the place of one of that name.")
 
 
@@ -81,7 +102,7 @@ replace_option = click.option("--replace", is_flag=True, help="Take the place of
 def rename(instance: Instance, family: Family, old: str, new: str) -> None:
     """Raises CircusError where it may not be renamed, is unknown, or the new name is taken."""
     family.guard(instance, old, True)
-    family.shelf(instance).rename(old, new)
+    family.rename(instance, old, new)
     say(f"{family.noun} {old} is called {new} now")
 
 
@@ -91,12 +112,13 @@ def remove(instance: Instance, family: Family, names: Sequence[str], *, yes: boo
     for name in names:
         family.guard(instance, name, True)
         shelf.need(name)
-    if not yes and not _sure(f"remove {family.noun} {', '.join(names)}?"):
+    shown = {name: family.with_lost(instance, name) for name in names}
+    if not yes and not _sure(f"remove {family.noun} {', '.join(shown.values())}?"):
         say("nothing was removed")
         return
     for name in names:
-        shelf.remove(name)
-        say(f"removed {family.noun} {name}")
+        family.remove(instance, name)
+        say(f"removed {family.noun} {shown[name]}")
 
 
 def edit(instance: Instance, family: Family, name: str) -> None:
@@ -117,9 +139,10 @@ def edit(instance: Instance, family: Family, name: str) -> None:
     family.after(instance, name)
 
 
-def _sure(question: str) -> bool:
+def _sure(question: str, about: str = "") -> bool:
+    """Whether the operator says yes. Raises UsageError where nobody is there to be asked."""
     if not sys.stdin.isatty():
-        raise click.UsageError("nobody is here to be asked: say --yes")
+        raise click.UsageError(f"{about}nobody is here to be asked: say --yes")
     return click.confirm(question, default=False, err=True)
 
 
@@ -230,25 +253,40 @@ def add_porting(group: click.Group, kind: Kind, family: Family) -> None:
 
     @group.command("export", help=f"Write {kind}s as one file for another machine. No secret is in it.")
     @name_argument(family, several=True, name="names")
-    @click.option("--output", metavar="FILE", help="Write it there, mode 0600, instead of to stdout.")
+    @output_option
+    @yes_option
     @instance_option
     @click.pass_obj
-    def _export(session: Session, names: tuple[str, ...], *, output: str | None) -> None:
+    def _export(session: Session, names: tuple[str, ...], *, output: str | None, yes: bool) -> None:
         from vllm_circus.cli.porting import export_entries
 
         text, told = export_entries(session.instance, kind, names)
-        write_export(text, output, told)
+        write_export(text, output, told, yes=yes)
 
 
-def write_export(text: str, output: str | None, told: Iterable[str]) -> None:
-    """An export to stdout, or to a file for its owner alone, and what is not in it to stderr. Raises CircusError."""
+def write_export(text: str, output: str | None, told: Iterable[str], *, yes: bool) -> None:
+    """An export to stdout, or to a file for its owner alone, and what is not in it to stderr.
+
+    A file that is there is asked about, unless `yes`. Raises CircusError, and UsageError where nobody can be asked.
+    """
+    path = None if output is None or output == "-" else Path(output)
+    if path is not None and not yes and not _may_replace(path):
+        say("nothing was written")
+        return
     for sentence in told:
         say(sentence)
-    if output is None or output == "-":
+    if path is None:
         click.echo(text, nl=False)
         return
-    put_file(Path(output), text)
-    say(f"wrote {output}")
+    put_file(path, text)
+    say(f"wrote {path}")
+
+
+def _may_replace(path: Path) -> bool:
+    """Whether the file may be written: it is not there, nothing that would be lost, or somebody says so."""
+    if not os.path.lexists(path) or (path.exists() and not path.is_file()):
+        return True
+    return _sure(f"{path} exists already; replace it?", f"{path} exists already, and ")
 
 
 def put_file(path: Path, text: str) -> None:

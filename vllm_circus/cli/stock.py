@@ -8,11 +8,11 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vllm_circus.cli.common import running_pid
+from vllm_circus.config.places import nearest
 from vllm_circus.errors import CircusError
 from vllm_circus.paths import expanded
 
@@ -92,8 +92,8 @@ def find_one(models: Sequence[LocalModel], name: str) -> LocalModel:
         if found:
             revisions = ", ".join(model.revision or model.id for model in found)
             raise UnknownLocalModel(f"{name} may be several models", hint=f"there are: {revisions}")
-    near = get_close_matches(name, [model.id for model in models], n=1, cutoff=0.4)
-    guess = f"did you mean `{near[0]}`?" if near else "`vllm-circus models list` shows those that there are"
+    near = nearest(name, (model.id for model in models), cutoff=0.4)
+    guess = f"did you mean `{near}`?" if near else "`vllm-circus models list` shows those that there are"
     raise UnknownLocalModel(f"no model {name!r} on this disk", hint=guess)
 
 
@@ -177,35 +177,39 @@ def propose_removal(instance: Instance, survey: Survey, model: LocalModel, *, fo
 
 def add_folder(instance: Instance, folder: str, tell: Callable[[str], None]) -> Path:
     """Have a folder searched from now on. Raises CircusError where it is none, or is known."""
-    from vllm_circus.stores.settings import change_settings
-
     path = expanded(folder).absolute()
     if not path.is_dir():
         raise CircusError(f"{path} is no folder", hint="name one that exists")
-    if path in model_folders(instance):
-        raise CircusError(f"{path} is searched already")
 
-    change_settings(
-        instance,
-        lambda settings: settings.model_copy(update={"model_folders": [*settings.model_folders, str(path)]}),
-        tell,
-    )
+    def edit(folders: list[str]) -> list[str]:
+        if path in (expanded(each).absolute() for each in folders):
+            raise CircusError(f"{path} is searched already")
+        return [*folders, str(path)]
+
+    _change_folders(instance, edit, tell)
     return path
 
 
 def remove_folder(instance: Instance, folder: str, tell: Callable[[str], None]) -> Path:
     """Search a folder no longer; nothing in it is touched. Raises UnknownLocalModel where it is not known."""
+    path = expanded(folder).absolute()
+
+    def edit(folders: list[str]) -> list[str]:
+        left = [each for each in folders if expanded(each).absolute() != path]
+        if left == folders:
+            raise UnknownLocalModel(f"{path} is not searched", hint=f"there are: {', '.join(folders) or 'none'}")
+        return left
+
+    _change_folders(instance, edit, tell)
+    return path
+
+
+def _change_folders(instance: Instance, edit: Callable[[list[str]], list[str]], tell: Callable[[str], None]) -> None:
+    """Look and change with nobody in between. Raises as `edit` does, and nothing is written then."""
     from vllm_circus.stores.settings import change_settings
 
-    path = expanded(folder).absolute()
-    known = model_folders(instance)
-    if path not in known:
-        raise UnknownLocalModel(f"{path} is not searched", hint=f"there are: {', '.join(map(str, known)) or 'none'}")
     change_settings(
         instance,
-        lambda settings: settings.model_copy(
-            update={"model_folders": [each for each in settings.model_folders if expanded(each).absolute() != path]}
-        ),
+        lambda settings: settings.model_copy(update={"model_folders": edit(settings.model_folders)}),
         tell,
     )
-    return path

@@ -45,5 +45,13 @@ def make_fault(file: str, line: int, place: Place, message: str, fix: str = "") 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`did you mean 'port'?`, or nothing where no known word is near."""
-    near = difflib.get_close_matches(word[:80], list(known), n=1, cutoff=0.6)
-    return f"did you mean {near[0]!r}?" if near else ""
+    near = nearest(word, known)
+    return f"did you mean {near!r}?" if near else ""
+
+
+def nearest(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """The known word that somebody may have meant: one that begins like that, else one that resembles it, or none."""
+    word, words = word[:80], list(known)
+    begun = [each for each in words if each.startswith(word)] if len(word) > 1 else []
+    near = difflib.get_close_matches(word, begun or words, n=1, cutoff=0.0 if begun else cutoff)
+    return near[0] if near else ""

@@ -12,10 +12,11 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from vllm_circus.config.load import parse_config, parse_section
+from vllm_circus.config.load import parse_section
 from vllm_circus.config.models import Name, Profile, Section
 from vllm_circus.exchange.found import Imported
 from vllm_circus.exchange.names import usable_name
+from vllm_circus.stores.reading import check_models_file
 from vllm_circus.stores.schema import Shortcut
 
 #: What an exported configuration begins with: a comment, so that the file can be started as it is.
@@ -68,7 +69,7 @@ def _is_models_file(data: Mapping[str, Any]) -> bool:
 
 
 def _configuration(data: Mapping[str, Any], text: str, name: str, source: str) -> Imported:
-    parse_config(text.encode(), Path(source))
+    check_models_file(text.encode(), Path(source))
     named = _HEADER.match(text)
     name = named[1] if named else usable_name(name)
     return Imported(configurations={name: dict(data)}, texts={name: text})

@@ -14,6 +14,8 @@ from vllm_circus.menu.ask import Choice, Heading
 from vllm_circus.menu.trying import attempt
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from vllm_circus.cli.shelves import Family
     from vllm_circus.menu.ask import Check
     from vllm_circus.menu.context import Context
@@ -107,6 +109,15 @@ def open_one(context: Context, kind: Callable[[], Kind[Any]], name: str) -> None
             name = moved.name
 
 
+def as_written(name: str, section: BaseModel) -> Iterator[Line]:
+    """A profile or a shortcut as it stands in its file."""
+    from vllm_circus.stores.yamltext import dump_section
+    from vllm_circus.view.table import Cell
+
+    yield (Cell(name, "bold"),)
+    yield from ((Cell(f"  {line}"),) for line in dump_section(section).splitlines())
+
+
 def ask_name(context: Context, shelf: Shelf[Any], default: str = "", *, but: str = "") -> str:
     """A name that is free on the shelf, or that is `but`. Raises Back."""
     return context.asker.text(f"Name of the {shelf.kind}", default=default, check=name_check(shelf, but=but))
@@ -185,15 +196,17 @@ def _always(kind: Kind[Any]) -> tuple[Deed, ...]:
         family.guard(context.instance, name, True)
         new = ask_name(context, shelf, name, but=name)
         if new != name:
-            shelf.rename(name, new)
+            family.rename(context.instance, name, new)
             context.asker.say(f"The {noun} {name!r} is called {new!r} now.")
             raise Moved(new)
 
     def remove(context: Context, name: str) -> None:
         family.guard(context.instance, name, True)
         family.after(context.instance, name)
-        if context.asker.confirm(f"Remove the {noun} {name!r} for good?", default=False):
-            shelf.remove(name)
+        lost = family.lost(context.instance, name)
+        also = f" and {lost}" if lost else ""
+        if context.asker.confirm(f"Remove the {noun} {name!r}{also} for good?", default=False):
+            family.remove(context.instance, name)
             context.asker.say(f"The {noun} {name!r} is gone.")
             raise Moved("")
 

@@ -6,20 +6,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from textwrap import wrap
 
-from vllm_circus.view.table import Cell, Line
-
-_GAP = Cell("  ")
+from vllm_circus.view.table import Cell, Line, spaced
 
 
 def flat(lines: Iterable[tuple[Line, bool]]) -> Iterator[Line]:
     """Views say of each line whether it is a row of a table; a row's cells have a gap between them."""
     for line, is_row in lines:
         yield spaced(line) if is_row else line
-
-
-def spaced(row: Line) -> Line:
-    """A row of `table.layout` with its gaps."""
-    return tuple(cell for position, one in enumerate(row) for cell in ((_GAP, one) if position else (one,)))
 
 
 def within(lines: Iterable[Line], width: int) -> Iterator[Line]:

@@ -19,6 +19,7 @@ from vllm_circus.menu.ask import Choice, Heading
 Fragment = tuple[str, str]
 Fragments = list[Fragment]
 
+_BETWEEN = "   "
 _KEYS_CHOOSE = "Enter: choose   Esc: back   type: filter"
 _KEYS_PICK = "Space: on/off   Enter: done   Esc: back   type: filter"
 _KEYS_FILTER = "Enter: choose   Esc: all again"
@@ -168,7 +169,15 @@ def _foot(listing: Listing, width: int, explanation: str, most: int) -> Iterator
     if most > 2:
         keys = _KEYS_PICK if listing.many else _KEYS_CHOOSE
         filtering = _KEYS_PICK_FILTER if listing.many else _KEYS_FILTER
-        yield [("class:key", cut(f"  {filtering if listing.filter else keys}", width))]
+        yield [("class:key", f"  {_whole(filtering if listing.filter else keys, width - 2)}")]
+
+
+def _whole(keys: str, width: int) -> str:
+    """As many of the keys as have room, the first ones; a key is told whole or not at all."""
+    told = keys.split(_BETWEEN)
+    while len(told) > 1 and get_cwidth(_BETWEEN.join(told)) > width:
+        del told[-1]
+    return cut(_BETWEEN.join(told), width)
 
 
 def _body(listing: Listing, width: int, room: int) -> Iterator[Fragments]:

@@ -140,7 +140,8 @@ def error_lines(error: CircusError) -> Iterable[str]:
 
 def headline(instance: Instance) -> str:
     """What runs now, in one line."""
-    from vllm_circus.cli.common import instance_words, read_plan_outline, running_pid
+    from vllm_circus.cli.common import instance_words, running_pid
+    from vllm_circus.view.outline import read_plan_outline
 
     what = instance_words(instance)
     outline = read_plan_outline(instance)
@@ -152,9 +153,9 @@ def headline(instance: Instance) -> str:
 
 def ready_count(instance: Instance) -> tuple[int, int]:
     """How many engines of the running set are ready, and how many are to be; takes up to half a second."""
-    from vllm_circus.cli.common import read_plan_outline
     from vllm_circus.cli.waiting import current_states
     from vllm_circus.lifecycle.states import State
+    from vllm_circus.view.outline import read_plan_outline
 
     outline = read_plan_outline(instance)
     wanted = [model.name for model in outline.models if model.enabled] if outline else []

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Literal, cast
 
 from vllm_circus.menu.actions import Deed, Engine, deeds
 from vllm_circus.menu.ask import Choice, Heading
-from vllm_circus.menu.lines import spaced, within
+from vllm_circus.menu.lines import within
 from vllm_circus.menu.running import in_flight, look, runs
 from vllm_circus.menu.trying import attempt
-from vllm_circus.view.table import Cell, Column, layout, paint
+from vllm_circus.view.table import Cell, Column, layout, paint, spaced
 
 if TYPE_CHECKING:
     from vllm_circus.bus.messages import Verb

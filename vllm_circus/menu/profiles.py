@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from vllm_circus.menu.ask import Choice, Heading
 from vllm_circus.menu.fields import Field, edit_fields, line_of
-from vllm_circus.menu.kept import Deed, Kind, ask_name, free_name, open_kept
+from vllm_circus.menu.kept import Deed, Kind, as_written, ask_name, free_name, open_kept
 from vllm_circus.menu.merging import rebase
-from vllm_circus.view.table import Cell, Line
 
 if TYPE_CHECKING:
     from vllm_circus.config.models import Profile
@@ -32,7 +31,7 @@ def _kind(context: Context) -> Kind[Profile]:
         shelf=profile_shelf(context.instance, context.asker.say),
         family=FAMILY,
         summary=summary,
-        details=details,
+        details=as_written,
         adding=(
             ("New profile", "from another one, or from nothing", new_profile),
             import_entry("profile"),
@@ -54,14 +53,6 @@ def summary(profile: Profile) -> str:
     return profile.description or shown({**profile.args, **profile.env})
 
 
-def details(name: str, profile: Profile) -> Iterator[Line]:
-    """A profile as it stands in its file."""
-    from vllm_circus.stores.yamltext import dump_section
-
-    yield (Cell(name, "bold"),)
-    yield from ((Cell(f"  {line}"),) for line in dump_section(profile).splitlines())
-
-
 def ask_options(context: Context, record: Mapping[str, Any]) -> dict[str, Any] | None:
     """The field `args`, option by option."""
     from vllm_circus.menu.options import edit_options
@@ -76,8 +67,10 @@ def ask_environment(context: Context, record: Mapping[str, Any]) -> dict[str, st
     return edit_environment(context.asker, "Environment of the engine", record.get("env") or {}) or None
 
 
+#: What profiles and shortcuts have both.
+DESCRIPTION = Field("description", "Description", "one line for lists", line_of("Description", "description"))
 FIELDS = (
-    Field("description", "Description", "one line for lists", line_of("Description", "description")),
+    DESCRIPTION,
     Field("args", "Options", "options of `vllm serve`", ask_options),
     Field("env", "Environment", "variables of the engine; secrets belong into a model's `env_file`", ask_environment),
 )

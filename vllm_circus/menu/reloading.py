@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from vllm_circus.menu.context import Context
     from vllm_circus.paths import Instance
     from vllm_circus.plan.difference import Difference
-    from vllm_circus.plan.types import Plan
 
 
 def reload_file(context: Context, instance: Instance) -> None:
@@ -26,7 +25,7 @@ def reload_file(context: Context, instance: Instance) -> None:
     need_running(instance)
     plan = build_plan(instance, config_file(instance, need_outline(instance).source))
     difference = difference_to(plan)
-    _show(context, difference, plan)
+    _show(context, difference)
     if difference.empty:
         os.utime(instance.plan)  # read, and found to be the same
         context.asker.pause()
@@ -49,7 +48,7 @@ def apply_edit(context: Context, instance: Instance, edit: TextEdit, question: s
 
     proposal = propose(instance, None, edit)
     if proposal.difference is not None:
-        _show(context, proposal.difference, proposal.plan)
+        _show(context, proposal.difference)
     context.asker.say(f"This is written into {proposal.path}.")
     if not context.asker.confirm(question, default=True):
         context.asker.say("nothing was changed")
@@ -67,9 +66,9 @@ def _say_left(context: Context, proposal: Proposal) -> None:
     context.asker.say("no longer waiting; what was begun goes on" if written else "nothing was changed")
 
 
-def _show(context: Context, difference: Difference, plan: Plan) -> None:
+def _show(context: Context, difference: Difference) -> None:
     from vllm_circus.cli.reload import difference_lines
 
     context.asker.show((Cell(line),) for line in difference_lines(difference))
-    for warning in plan.warnings:
+    for warning in difference.warnings:
         context.asker.say(f"warning: {warning}")

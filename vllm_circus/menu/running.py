@@ -105,8 +105,9 @@ def say_ended(context: Context, instance: Instance) -> None:
 
 def say_stays(context: Context, instance: Instance) -> None:
     """Tell that nothing was stopped, and how to come back."""
-    from vllm_circus.cli.common import read_plan_outline, words
+    from vllm_circus.cli.common import words
     from vllm_circus.paths import goes_with_login
+    from vllm_circus.view.outline import read_plan_outline
 
     outline = read_plan_outline(instance)
     where = f" at {outline.url}" if outline else ""

@@ -86,8 +86,9 @@ def delete(context: Context, name: str) -> None:
     from vllm_circus.cli.config import FAMILY
 
     FAMILY.guard(context.instance, name, True)
-    if context.asker.confirm(f"Delete the configuration {name}? Its file is removed.", default=False):
-        FAMILY.shelf(context.instance).remove(name)
+    shown = FAMILY.with_lost(context.instance, name)
+    if context.asker.confirm(f"Delete the configuration {shown}? Its file is removed.", default=False):
+        FAMILY.remove(context.instance, name)
         context.asker.say(f"deleted {name}")
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from vllm_circus.menu.fields import Field, edit_fields, line_of, shown, words_of
-from vllm_circus.menu.kept import Deed, Kind, ask_name, free_name, open_kept
+from vllm_circus.menu.fields import Field, edit_fields, shown, words_of
+from vllm_circus.menu.kept import Deed, Kind, as_written, ask_name, free_name, open_kept
 from vllm_circus.menu.merging import rebase
-from vllm_circus.menu.profiles import ask_environment, ask_options, choose_profile
-from vllm_circus.view.table import Cell, Line
+from vllm_circus.menu.profiles import DESCRIPTION, ask_environment, ask_options, choose_profile
 
 if TYPE_CHECKING:
     from vllm_circus.menu.context import Context
@@ -32,7 +31,7 @@ def _kind(context: Context) -> Kind[Shortcut]:
         shelf=shortcut_shelf(context.instance, context.asker.say),
         family=FAMILY,
         summary=summary,
-        details=details,
+        details=as_written,
         adding=(
             ("New shortcut", "a model, a profile and what differs from it", new_shortcut),
             import_entry("shortcut"),
@@ -49,14 +48,6 @@ def summary(shortcut: Shortcut) -> str:
     """One line for a list."""
     profile = f", profile {shortcut.profile}" if shortcut.profile else ""
     return shortcut.description or f"{shortcut.model}{profile}"
-
-
-def details(name: str, shortcut: Shortcut) -> Iterator[Line]:
-    """A shortcut as it stands in its file."""
-    from vllm_circus.stores.yamltext import dump_section
-
-    yield (Cell(name, "bold"),)
-    yield from ((Cell(f"  {line}"),) for line in dump_section(shortcut).splitlines())
 
 
 def _model(context: Context, record: Mapping[str, Any]) -> str:
@@ -94,7 +85,7 @@ _LORA = Field("lora", "LoRA adapters", "served on top of it under names of their
 
 #: What a shortcut is asked for; every other key of its file stays as it is.
 FIELDS = (
-    Field("description", "Description", "one line for lists", line_of("Description", "description")),
+    DESCRIPTION,
     _MODEL,
     Field("profile", "Profile", "a named bundle of options", _profile),
     Field("args", "Options", "they win over the profile's", ask_options),

@@ -12,13 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vllm_circus.config.load import Loaded
-from vllm_circus.config.models import ModelOptions, Profile
-from vllm_circus.config.places import Place
 from vllm_circus.errors import ConfigError
 from vllm_circus.facts import Disk, Facts
 from vllm_circus.paths import Instance
 from vllm_circus.plan import environment as env
-from vllm_circus.plan.draft import Draft, Layer, Notes, make_drafts
+from vllm_circus.plan.draft import Draft, Notes, make_drafts
 from vllm_circus.plan.engines import HOST, Served, check_engine, engine_argv, engine_name
 from vllm_circus.plan.fallbacks import check_fallbacks, taken_over
 from vllm_circus.plan.fit.subject import subject_of
@@ -27,7 +25,7 @@ from vllm_circus.plan.gpus import check_gpus
 from vllm_circus.plan.ledger import check_ledger
 from vllm_circus.plan.memory import share_of, with_share, written_share
 from vllm_circus.plan.names import check_names, names_of
-from vllm_circus.plan.options import Merged, check_layer, merge
+from vllm_circus.plan.options import Merged, merge
 from vllm_circus.plan.parallelism import spread
 from vllm_circus.plan.ports import assign_ports, internal_bases
 from vllm_circus.plan.public import plan_proxy
@@ -36,6 +34,7 @@ from vllm_circus.plan.resting import check_resting, sleep_environment, with_slee
 from vllm_circus.plan.sources import Sources
 from vllm_circus.plan.traffic import affinity_of, check_traffic
 from vllm_circus.plan.types import PLAN_VERSION, Adapter, Endpoint, ModelPlan, Plan, watcher_of
+from vllm_circus.plan.written import check_written
 
 #: What a plan takes over from the model as it is written, with its defaults filled in.
 _AS_WRITTEN = (
@@ -58,7 +57,7 @@ def make_plan(loaded: Loaded, instance: Instance, facts: Facts, disk: Disk | Non
     check_gpus(drafts, facts.gpus, notes)
     check_traffic(drafts, notes)
     check_resting(drafts, notes)
-    _check_layers(loaded, drafts, notes)
+    check_written(loaded, notes)
     engines = deal_out(drafts, notes)
     ports = assign_ports(engines, facts.busy_ports, notes, facts.kept_ports)
     bases = internal_bases(ports, loaded.config.proxy.port)
@@ -70,19 +69,6 @@ def make_plan(loaded: Loaded, instance: Instance, facts: Facts, disk: Disk | Non
     if loaded.faults or notes.faults:
         raise ConfigError((*loaded.faults, *notes.faults))
     return Plan(PLAN_VERSION, instance, str(loaded.source.absolute()), proxy, models, notes.warnings())
-
-
-def _check_layers(loaded: Loaded, drafts: tuple[Draft, ...], notes: Notes) -> None:
-    """Options and variables are checked where they are written, once, used or not."""
-    config = loaded.config
-    written: list[tuple[Place, ModelOptions | Profile]] = [(("defaults",), config.defaults)]
-    written += [(("profiles", name), profile) for name, profile in config.profiles.items()]
-    stored = loaded.library.profiles.items()
-    written += [(("profiles", name), each.profile) for name, each in stored if each.profile is not None]
-    written += [(("models", draft.index), draft.own) for draft in drafts]
-    for place, holder in written:
-        check_layer(Layer((*place, "args"), holder.args), notes)
-        env.check_environment(Layer((*place, "env"), holder.env), notes)
 
 
 @dataclass(frozen=True)

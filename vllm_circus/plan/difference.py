@@ -7,7 +7,8 @@ until the set is started anew.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 
 from vllm_circus.plan.types import ModelPlan, Plan, ProxyPlan
@@ -37,6 +38,7 @@ class Difference:
         changed: models of which something takes effect at once, without a restart.
         proxy: options of the proxy that take effect at once.
         fixed: options of the proxy that need the set to be started anew.
+        warnings: of the new plan, those that the old one has not: what stays as it was has been read already.
     """
 
     added: tuple[str, ...]
@@ -45,6 +47,7 @@ class Difference:
     changed: tuple[Change, ...]
     proxy: tuple[str, ...]
     fixed: tuple[str, ...]
+    warnings: tuple[str, ...]
 
     @property
     def empty(self) -> bool:
@@ -66,7 +69,25 @@ def compare(old: Plan, new: Plan) -> Difference:
         ),
         proxy=tuple(_different(old.proxy, new.proxy, _FIXED)),
         fixed=tuple(name for name in _different(old.proxy, new.proxy) if name in _FIXED),
+        warnings=tuple(_new_warnings(old, new)),
     )
+
+
+def _new_warnings(old: Plan, new: Plan) -> Iterator[str]:
+    known = frozenset(map(_by_names(old), old.warnings))
+    by_names = _by_names(new)
+    yield from (warning for warning in new.warnings if by_names(warning) not in known)
+
+
+def _by_names(plan: Plan) -> Callable[[str], str]:
+    """Names models in a warning that has their numbers: those shift as models come and go."""
+    names = list(dict.fromkeys(model.group for model in plan.models))
+
+    def named(found: re.Match[str]) -> str:
+        number = int(found[1])
+        return names[number] if number < len(names) else found[0]
+
+    return lambda warning: re.sub(r"\bmodels\[(\d+)\]", named, warning)
 
 
 def _engine(old: ModelPlan, new: ModelPlan) -> Iterator[str]:

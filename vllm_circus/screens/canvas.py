@@ -112,6 +112,11 @@ def rule(title: Line, right: Line, width: int) -> Line:
     return (*left, Cell("─" * between, "dim"), *tail)
 
 
+def fits_rule(title: Line, right: Line, width: int) -> bool:
+    """Whether both have room on such a line."""
+    return width_of(title) + width_of(right) + len("──  ─  ──") <= width
+
+
 def bar(share: float, width: int, style: Style = "good") -> Line:
     """A bar of that width, filled by a share of 0 to 1."""
     full = round(min(1.0, max(0.0, share)) * width)

@@ -52,11 +52,21 @@ STARTUP_KEYS = (
 
 
 def key_line(keys: Sequence[KeyHelp], width: int) -> Line:
-    """The short words for as many keys as fit; the last one always does where any does."""
+    """The short words for as many keys as fit; the last one always does where any does.
+
+    Two words are enough of a key where more keys can be told so.
+    """
     shorts = [key.short for key in keys if key.short]
-    while len(shorts) > 1 and width_of((Cell("  ".join(shorts)),)) > width:
-        del shorts[-2]
-    return (Cell("  ".join(shorts), "dim"),)
+    whole = _as_fit(shorts, width)
+    shorter = _as_fit([" ".join(short.split()[:2]) for short in shorts], width)
+    return (Cell("  ".join(shorter if len(shorter) > len(whole) else whole), "dim"),)
+
+
+def _as_fit(shorts: Sequence[str], width: int) -> list[str]:
+    left = list(shorts)
+    while len(left) > 1 and width_of((Cell("  ".join(left)),)) > width:
+        del left[-2]
+    return left
 
 
 def help_lines(keys: Sequence[KeyHelp], width: int) -> Iterator[Line]:

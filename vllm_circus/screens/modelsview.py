@@ -12,7 +12,7 @@ from vllm_circus.screens.progress import load_words, share_of
 from vllm_circus.screens.proxyview import cut_table, first_token, many_requests, reasons_of, told_in
 from vllm_circus.view.outline import OutlineModel
 from vllm_circus.view.status import STYLES, Picture, gpu_text
-from vllm_circus.view.table import Cell, Column, Line, Style, layout
+from vllm_circus.view.table import Cell, Column, Line, Style, layout, spaced
 from vllm_circus.view.units import UNKNOWN, counted, duration, rate
 
 #: Drop order where the terminal is narrow: the highest rank goes first.
@@ -25,7 +25,6 @@ COLUMNS = (
     Column("TOK/s", number=True, rank=5),
     Column("PHASE", rank=1),
 )
-_GAP = "  "
 _BAR = 30
 _LONGEST = 2  # lines of a reason, and of what to do about it
 
@@ -45,8 +44,7 @@ def _in_short(picture: Picture, models: Sequence[OutlineModel]) -> str:
 
 
 def _table(picture: Picture, models: Sequence[OutlineModel], width: int) -> Iterator[Line]:
-    for row in layout(COLUMNS, [_row(picture, model) for model in models], width):
-        yield tuple(cell for index, each in enumerate(row) for cell in ((Cell(_GAP), each) if index else (each,)))
+    return map(spaced, layout(COLUMNS, [_row(picture, model) for model in models], width))
 
 
 def _row(picture: Picture, model: OutlineModel) -> Line:

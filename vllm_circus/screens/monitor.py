@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import closing
 
 from vllm_circus.paths import Instance
-from vllm_circus.screens.canvas import apart, fit, frame, rule
+from vllm_circus.screens.canvas import apart, fit, fits_rule, frame, rule
 from vllm_circus.screens.events import Event, Key, Logged, Planned
 from vllm_circus.screens.feed import Feed, need_set
 from vllm_circus.screens.help import MONITOR_KEYS, help_lines, key_line
@@ -29,6 +29,7 @@ from vllm_circus.view.table import Cell, Line
 #: Log lines of a picture that is printed once, and lines above them at most.
 _ONCE_LOG, _ONCE_ROWS = 10, 100
 _LEAST_LOG = 4  # rows, its title included
+_PAUSED = Cell("paused", "busy")
 
 
 def show_proxy(instance: Instance, *, plain: bool | None = None) -> None:
@@ -129,12 +130,20 @@ def _news(state: Monitor, width: int) -> Iterator[Line]:
 
 
 def _log_title(state: Monitor, width: int) -> Line:
+    """The log's name, and what it does: all of that, or what matters most of it."""
     name = "models" if state.place == OVERVIEW else state.place
-    paused = (Cell("paused  ", "busy"),) if state.held else ()
-    return rule((Cell(f"log of {name}", "bold"),), (*paused, *pane_words(state.pane)), width)
+    title: Line = (Cell(f"log of {name}", "bold"),)
+    words = pane_words(state.pane)
+    ways = ((Cell("paused  ", "busy"), *words), (_PAUSED,)) if state.held else (words, words[-1:])
+    right = next((way for way in ways if fits_rule(title, way, width)), ())
+    if state.held and not right:
+        title = (_PAUSED, Cell("  "), *title)
+    return rule(title, right, width)
 
 
 def _bottom(state: Monitor, width: int) -> Line:
+    if state.held and not state.log_shown:
+        return fit((_PAUSED, Cell("  "), *key_line(MONITOR_KEYS, width - 8)), width)
     if (typing := state.pane.typing) is not None:
         return fit((Cell("search: ", "bold"), Cell(typing), Cell(" ", "mark")), width)
     if len(state.places) > 1 and width >= 60:

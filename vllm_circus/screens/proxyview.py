@@ -11,7 +11,7 @@ from vllm_circus.logline import clean
 from vllm_circus.screens.canvas import apart, bar, fit, paragraph, width_of
 from vllm_circus.view.outline import OutlineModel
 from vllm_circus.view.status import STYLES, Picture, gpu_text, proxy_trouble, why
-from vllm_circus.view.table import Cell, Column, Line, Style, layout
+from vllm_circus.view.table import Cell, Column, Line, Style, layout, spaced
 from vllm_circus.view.units import UNKNOWN, count, counted, duration, latency, quantile, rate, size
 
 #: Drop order where the terminal is narrow: the highest rank goes first.
@@ -31,7 +31,6 @@ COLUMNS = (
     Column("P95", number=True, rank=9),
     Column("UPTIME", number=True, rank=11),
 )
-_GAP = "  "
 _LONGEST = 3  # lines of a reason
 _HOT = 85  # degrees Celsius: cards slow themselves down a little above
 _FULL = 0.97
@@ -99,8 +98,7 @@ def _plugins(picture: Picture) -> Iterator[Line]:
 def backend_table(picture: Picture, width: int) -> Iterator[Line]:
     """A row per engine, as lines."""
     rows = [_row(picture, model) for model in picture.outline.models]
-    for row in layout(COLUMNS, rows, width):
-        yield tuple(cell for index, each in enumerate(row) for cell in ((Cell(_GAP), each) if index else (each,)))
+    return map(spaced, layout(COLUMNS, rows, width))
 
 
 def _row(picture: Picture, model: OutlineModel) -> Line:

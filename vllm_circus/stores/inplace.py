@@ -6,15 +6,14 @@ mode and owner stay what they were.
 
 from __future__ import annotations
 
-import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from vllm_circus.config.load import decode, read_bytes
 from vllm_circus.files import file_errors, write_atomic
-from vllm_circus.stores.locking import ChangedMeanwhile
+from vllm_circus.stores.locking import GIVE_UP_AFTER, ChangedMeanwhile, acquire
 
 
 def read_text(path: Path) -> str:
@@ -22,13 +21,21 @@ def read_text(path: Path) -> str:
     return decode(read_bytes(path), str(path))
 
 
-def replace_text(path: Path, before: str, after: str) -> None:
-    """Put `after` in the place of `before`.
+def replace_text(
+    path: Path,
+    before: str,
+    after: str,
+    tell: Callable[[str], None] = lambda _text: None,
+    *,
+    patience: float = GIVE_UP_AFTER,
+) -> None:
+    """Put `after` in the place of `before`; `tell` takes a sentence for whoever waits.
 
-    Raises ChangedMeanwhile where the file is another by now, and CircusError where it cannot be written.
+    Raises ChangedMeanwhile where the file is another by now, and CircusError where it cannot be written, or where
+    somebody else is at it for more than `patience` seconds.
     """
     target = path.resolve()
-    with file_errors(), _alone(target):
+    with file_errors(), _alone(target, tell, patience):
         if read_text(target) != before:
             raise ChangedMeanwhile(f"{path} was changed meanwhile", hint="nothing was written; look at it, try again")
         about = target.stat()
@@ -38,12 +45,12 @@ def replace_text(path: Path, before: str, after: str) -> None:
 
 
 @contextmanager
-def _alone(path: Path) -> Iterator[None]:
+def _alone(path: Path, tell: Callable[[str], None], patience: float) -> Iterator[None]:
     """Hold the lock of the file that has this name; whoever had it before may have put another file there."""
     while True:
         handle = os.open(path, os.O_RDONLY)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            acquire(handle, f"the models file {path}", tell, patience=patience)
             if os.path.samestat(os.fstat(handle), path.stat()):
                 yield
                 return

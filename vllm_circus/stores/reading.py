@@ -15,6 +15,7 @@ from vllm_circus.errors import ConfigError
 from vllm_circus.plan.draft import Layer, Notes
 from vllm_circus.plan.environment import check_environment
 from vllm_circus.plan.options import check_layer
+from vllm_circus.plan.written import check_written
 from vllm_circus.stores.schema import ModelsFile, Settings, Shortcut
 
 
@@ -48,6 +49,18 @@ def parse_settings(data: bytes, source: Path) -> Settings:
 def parse_models_file(data: bytes, source: Path) -> ModelsFile:
     """Raises ConfigError with every fault of single values."""
     return ModelsFile(decode(data, str(source)), parse_config(data, source))
+
+
+def check_models_file(data: bytes, source: Path) -> None:
+    """What can be said of a models file wherever it is used. Raises ConfigError with every fault.
+
+    That is more than reading asks for: a file that is kept already has to be read to be mended.
+    """
+    loaded = parse_config(data, source)
+    notes = Notes(loaded)
+    check_written(loaded, notes)
+    if notes.faults:
+        raise ConfigError(tuple(notes.faults))
 
 
 def _check_layers(holder: Profile | Shortcut, source: Path, lines: Mapping[Place, int]) -> None:

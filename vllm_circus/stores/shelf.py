@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,10 +107,13 @@ class Shelf(Generic[T]):
         """Whether something is kept under that name; one that is not usable is nobody's."""
         return bool(_NAME.match(name)) and self.path(name).exists()
 
-    def need(self, name: str) -> None:
-        """Raises UnknownEntry where nothing is kept under that name, with a guess at what was meant."""
+    def need(self, name: str, *, besides: Iterable[str] = ()) -> None:
+        """Raises UnknownEntry where nothing is kept under that name, with a guess at what was meant.
+
+        `besides` are names that could have been meant as well.
+        """
         if not os.path.lexists(self.path(name)):
-            raise self._unknown(name)
+            raise self._unknown(name, besides)
 
     def read(self, name: str) -> T:
         """The value of that name.
@@ -207,8 +210,8 @@ class Shelf(Generic[T]):
         except CircusError as error:
             return Entry(name, path, changed, None, error)
 
-    def _unknown(self, name: str) -> UnknownEntry:
-        names = self.names()
+    def _unknown(self, name: str, besides: Iterable[str] = ()) -> UnknownEntry:
+        names = tuple(dict.fromkeys((*self.names(), *besides)))
         guess = did_you_mean(name, names) or f"there are: {', '.join(names) or 'none'}"
         return UnknownEntry(f"no {self.kind} {name!r}", hint=guess)
 

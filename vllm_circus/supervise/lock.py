@@ -12,7 +12,7 @@ import errno
 import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from pathlib import Path
 from vllm_circus.errors import CircusError
 from vllm_circus.files import private_directory
 from vllm_circus.paths import Instance
+from vllm_circus.stores.locking import acquire
 
 #: Somebody who only asks holds the lock for microseconds: a start tries again for this long, in seconds.
 _PATIENCE = 0.5
@@ -75,14 +76,14 @@ def lock_holder(instance: Instance) -> int | None:
 
 
 @contextmanager
-def hold_change(instance: Instance) -> Iterator[None]:
-    """Be the only one who changes what a running set goes by; whoever comes meanwhile waits.
+def hold_change(instance: Instance, tell: Callable[[str], None] = lambda _text: None) -> Iterator[None]:
+    """Be the only one who changes what a running set goes by; whoever comes meanwhile waits, and is told for whom.
 
-    Raises OSError.
+    Raises CircusError where that one does not end, and OSError.
     """
     handle = os.open(instance.run_dir / "change.lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        acquire(handle, "what the running set goes by", tell)
         yield
     finally:
         os.close(handle)

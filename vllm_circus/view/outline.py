@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from vllm_circus.paths import DEFAULT_INSTANCE, PROGRAM
+from vllm_circus.paths import DEFAULT_INSTANCE, PROGRAM, Instance
 
 
 @dataclass(frozen=True)
@@ -122,6 +122,14 @@ def read_outline(data: bytes) -> Outline:
         )
     except (KeyError, TypeError) as error:
         raise ValueError(f"not a plan: {error}") from None
+
+
+def read_plan_outline(instance: Instance) -> Outline | None:
+    """The plan of the set that runs, or ran last; None where there is none that can be read."""
+    try:
+        return read_outline(instance.plan.read_bytes())
+    except (OSError, ValueError):
+        return None
 
 
 def _address(endpoint: Mapping[str, Any]) -> str:

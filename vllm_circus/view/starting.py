@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 
 from vllm_circus.paths import Instance
-from vllm_circus.view.outline import command_for, read_outline
+from vllm_circus.view.outline import command_for, read_plan_outline
 
 
 def start_command(instance: Instance) -> str:
@@ -14,7 +14,8 @@ def start_command(instance: Instance) -> str:
 
     What ran last is meant as long as it is there; else the instance's file, or a saved configuration where it has none.
     """
-    named = _named(instance, _last_source(instance))
+    outline = read_plan_outline(instance)
+    named = _named(instance, Path(outline.source) if outline else None)
     return command_for(instance.name, f"up -d {named}" if named else "up -d")
 
 
@@ -25,15 +26,12 @@ def _named(instance: Instance, last: Path | None) -> str:
         return last.stem if last.parent == instance.configs else shlex.quote(str(last))
     if instance.config_file.is_file():
         return ""
+    return next(iter(saved_names(instance)), "")
+
+
+def saved_names(instance: Instance) -> list[str]:
+    """The names of the saved configurations, read without the schema; none where the folder cannot be read."""
     try:
-        saved = sorted(path.stem for path in instance.configs.glob("[a-z0-9]*.yaml"))
+        return sorted(path.stem for path in instance.configs.glob("[a-z0-9]*.yaml"))
     except OSError:  # another user's
-        return ""
-    return saved[0] if saved else ""
-
-
-def _last_source(instance: Instance) -> Path | None:
-    try:
-        return Path(read_outline(instance.plan.read_bytes()).source)
-    except (OSError, ValueError):
-        return None
+        return []

@@ -57,6 +57,11 @@ def layout(columns: Sequence[Column], rows: Sequence[Line], width: int | None = 
         yield tuple(_pad(row[i], widths[i], columns[i].number, last=i == kept[-1]) for i in kept)
 
 
+def spaced(row: Line) -> Line:
+    """A line of `layout` with its gaps."""
+    return tuple(cell for position, one in enumerate(row) for cell in ((Cell(_GAP), one) if position else (one,)))
+
+
 def paint(line: Line, *, colour: bool, gap: str = "") -> str:
     """The line as text; styles become terminal codes where `colour` is set."""
     return gap.join(_paint(cell, colour) for cell in line).rstrip()

@@ -12,6 +12,8 @@ from tests.menu.conftest import Room
 from tests.menu.scripted import BACK, DEFAULT, INTERRUPT
 from tests.menu.wizard.answers import DONE, HUB, SIMULATED, hub_model
 from vllm_circus.errors import CircusError
+from vllm_circus.menu.configurations import open_configurations
+from vllm_circus.menu.saved import open_saved
 from vllm_circus.menu.wizard import starting
 from vllm_circus.menu.wizard.drafts import Draft
 from vllm_circus.menu.wizard.run import configure_new, edit_saved
@@ -147,3 +149,54 @@ def test_escape_out_of_a_draft_that_was_gone_on_with_keeps_it(room: Room) -> Non
     configure_new(room.context("Go on with the draft", *[BACK] * 8))
     assert room.asker.answers == []
     assert Draft(room.instance).read() is not None
+
+
+def test_two_menus_that_set_up_a_new_proxy_at_once_have_a_draft_each(room: Room) -> None:
+    other = Room(room.instance, room.environ)
+
+    def leave() -> Any:
+        configure_new(other.context(*SIMULATED, HUB, "sim/theirs", INTERRUPT, "Leave, and keep it"))
+        raise KeyboardInterrupt
+
+    configure_new(room.context(*SIMULATED, HUB, "sim/ours", leave, "Leave, and keep it"))
+    assert "another menu is setting up a new proxy as well: each has a draft of its own" in other.said
+    drafts = [Draft(room.instance, "", number).read() for number in (1, 2)]
+    assert [draft.entry.values["model"] for draft in drafts if draft] == ["sim/ours", "sim/theirs"]
+
+    configure_new(room.context("Go on with draft 2", BACK))
+    assert room.asker.answers == []
+    assert all(Draft(room.instance, "", number).path.exists() for number in (1, 2))
+    configure_new(room.context("Begin anew", INTERRUPT, "Throw it away"))
+    assert "the drafts are thrown away" in room.asker.question("What was entered").hints["Begin anew"]
+    assert list(room.instance.state_dir.iterdir()) == []
+
+
+def test_two_menus_that_change_the_same_one_have_a_draft_each(room: Room, edit: Callable[..., None]) -> None:
+    other = Room(room.instance, room.environ)
+
+    def leave() -> Any:
+        edit_saved(other.context(*ALIAS, INTERRUPT, "Leave, and keep it"), "mine")
+        raise KeyboardInterrupt
+
+    edit(*ALIAS[:-1], leave, "Leave, and keep it")
+    assert "another menu is changing mine as well" in other.said
+    assert sorted(path.name for path in room.instance.state_dir.iterdir()) == ["draft-mine.2.json", "draft-mine.json"]
+
+
+def test_a_draft_goes_with_its_configuration(room: Room, edit: Callable[..., None]) -> None:
+    edit(*ALIAS, INTERRUPT, "Leave, and keep it")
+    open_configurations(room.context("mine", "Rename", "hall", "Back", "Back"))
+    assert not Draft(room.instance, "mine").path.exists()
+    edit_saved(room.context("Go on with the draft", *SAVE), "hall")
+    assert room.asker.answers == []
+    assert saved(room, "hall")["models"][0]["aliases"] == ["first"]
+
+    edit_saved(room.context(*ALIAS[:2], "Model Alias", "second", BACK, DONE, INTERRUPT, "Leave, and keep it"), "hall")
+    open_configurations(room.context("hall", "Remove", False, "Back", "Back"))
+    assert room.asker.question("Remove the configuration").title == (
+        "Remove the configuration 'hall' and the draft of changes to it for good?"
+    )
+    assert Draft(room.instance, "hall").path.exists()
+    open_saved(room.context("hall", "Delete", True))
+    assert "hall and the draft of changes to it" in room.asker.question("Delete").title
+    assert not Draft(room.instance, "hall").path.exists()

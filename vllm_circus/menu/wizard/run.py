@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +12,7 @@ from vllm_circus.errors import CircusError
 from vllm_circus.menu.ask import Back, Choice, Heading
 from vllm_circus.menu.wizard import saving
 from vllm_circus.menu.wizard.careful import Abandoned, CarefulAsker
-from vllm_circus.menu.wizard.drafts import Draft
+from vllm_circus.menu.wizard.drafts import Draft, free_draft, left_over
 from vllm_circus.menu.wizard.engine import ask_engine, lacks_vllm
 from vllm_circus.menu.wizard.models import ask_models, edit_model
 from vllm_circus.menu.wizard.proxy import first_values, proxy_steps
@@ -24,8 +26,8 @@ if TYPE_CHECKING:
 
 def configure_new(context: Context) -> None:
     """A new set, or the draft of one. Raises KeyboardInterrupt where somebody leaves the menu; the draft stays."""
-    draft = _resume(context, "", "the draft is thrown away")
-    run_wizard(context, draft or _fresh(context), resumed=draft is not None)
+    with _opened(context, "", "") as (draft, setup):
+        run_wizard(context, draft, setup or _fresh(context), resumed=setup is not None)
 
 
 def edit_saved(context: Context, name: str) -> None:
@@ -33,25 +35,45 @@ def edit_saved(context: Context, name: str) -> None:
     from vllm_circus.stores.shelf import configuration_shelf
 
     text = configuration_shelf(context.instance).read_text(name)
-    draft = _resume(context, name, "from the file as it stands; the draft is thrown away")
-    run_wizard(context, draft or setup_of(name, text), resumed=draft is not None)
+    with _opened(context, name, "from the file as it stands; ") as (draft, setup):
+        run_wizard(context, draft, setup or setup_of(name, text), resumed=setup is not None)
 
 
-def _resume(context: Context, name: str, anew: str) -> Setup | None:
-    """The draft, where there is one and it is gone on with; `anew` says what becomes of it otherwise. Raises Back."""
-    draft = Draft(context.instance, name)
-    setup = draft.read()
-    if setup is None:
-        return None
-    models = ", ".join(one.name for one in setup.models) or "no model yet"
-    choices: list[Choice[bool] | Heading] = [
-        Choice(True, "Go on with the draft", f"{name or 'new'}: {models}"),
-        Choice(False, "Begin anew", anew),
+@contextmanager
+def _opened(context: Context, name: str, anew: str) -> Iterator[tuple[Draft, Setup | None]]:
+    """A draft that is this menu's alone, and what it says where it is gone on with. Raises Back."""
+    with ExitStack() as stack:
+        left = [stack.enter_context(draft) for draft in left_over(context.instance, name)]
+        chosen = _resume(context, left, anew) if left else None
+        for draft in left:
+            if draft is not chosen:
+                draft.release()
+        setup = chosen.read() if chosen is not None else None
+        draft = chosen or stack.enter_context(free_draft(context.instance, name))
+        if draft.number > 1 and chosen is None:
+            what = f"changing {name}" if name else "setting up a new proxy"
+            context.asker.say(f"another menu is {what} as well: each has a draft of its own")
+        yield draft, setup
+
+
+def _resume(context: Context, left: Sequence[Draft], anew: str) -> Draft | None:
+    """The draft that is gone on with, if any; else all of them are thrown away. Raises Back."""
+    choices: list[Choice[Draft | None] | Heading] = [
+        Choice(draft, "Go on with the draft" if draft is left[0] else f"Go on with draft {draft.number}", _words(draft))
+        for draft in left
     ]
-    if context.asker.choose("What was entered the last time is still there", choices):
-        return setup
-    draft.drop()
-    return None
+    gone = "the draft is thrown away" if len(left) == 1 else "the drafts are thrown away"
+    choices.append(Choice(None, "Begin anew", f"{anew}{gone}"))
+    chosen = context.asker.choose("What was entered the last time is still there", choices)
+    for draft in left if chosen is None else ():
+        draft.drop()
+    return chosen
+
+
+def _words(draft: Draft) -> str:
+    setup = draft.read()
+    models = ", ".join(one.name for one in setup.models) if setup else ""
+    return f"{draft.name or 'new'}: {models or 'no model yet'}"
 
 
 def setup_of(name: str, text: str) -> Setup:
@@ -72,10 +94,12 @@ def setup_of(name: str, text: str) -> Setup:
     )
 
 
-def run_wizard(context: Context, setup: Setup, *, resumed: bool = False) -> None:
-    """Ask everything, and do what is wanted then; `resumed` is a draft. Raises KeyboardInterrupt on a second Ctrl-C."""
+def run_wizard(context: Context, draft: Draft, setup: Setup, *, resumed: bool) -> None:
+    """Ask everything, and do what is wanted then; `resumed` is from the draft.
+
+    Raises KeyboardInterrupt on a second Ctrl-C.
+    """
     careful = replace(context, asker=CarefulAsker(context.asker))
-    draft = Draft(context.instance, setup.name)
     try:
         _ask(careful, setup, draft)
     except Abandoned as end:
