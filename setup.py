@@ -17,7 +17,7 @@ from setuptools import setup
 COMPILED = (
     "allow", "backend", "bodymodel", "connection", "cors", "counters", "downstream", "early", "errors", "exchange",
     "fields", "framing", "glance", "head", "incoming", "intake", "keys", "pace", "reception", "relay", "reply",
-    "request", "upstream",
+    "request", "skim", "upstream",
 )  # fmt: skip
 #: One version: what another makes of the same sources nobody has tested. pydantic tells it the types of the limits.
 NEEDED = ("mypy==2.4.1", "pydantic>=2.7")

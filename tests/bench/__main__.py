@@ -14,7 +14,7 @@ from tests.bench.load import BenchError
 from tests.bench.machine import describe
 from tests.bench.measures import FULL, QUICK, Effort
 from tests.bench.output import write
-from tests.bench.process import find_cores, raise_files
+from tests.bench.process import find_cores, raise_files, threads_of
 from tests.bench.report import tables
 from tests.bench.run import Bench
 from tests.bench.suites import choose, keys, names, scale
@@ -57,7 +57,7 @@ def _words(text: str) -> tuple[str, ...]:
 
 
 def _run(home: Path, chosen: argparse.Namespace, effort: Effort) -> int:
-    cores, files = find_cores(os.sched_getaffinity(0)), raise_files(_FILES)
+    cores, files = find_cores(os.sched_getaffinity(0), threads_of), raise_files(_FILES)
     wanted = chosen.targets or (names(slow=False) if chosen.quick else ())
     suites = [scale(suite, effort, files) for suite in choose(chosen.only, wanted)]
     if not suites:

@@ -125,7 +125,7 @@ async def serve(port: int) -> None:
     """Answer until the process is ended."""
     paces: dict[int, Steps] = {}
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: Engine(paces), "127.0.0.1", port, backlog=4096)
+    server = await loop.create_server(lambda: Engine(paces), "127.0.0.1", port, backlog=4096, reuse_port=True)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 

@@ -59,7 +59,8 @@ def _run(stage: Stage, proxy: Proxy, *, setting: Setting) -> Iterator[Target]:
         stack.enter_context(_bind_buses(plan.instance))
         for worker in workers:
             wait_until_it_answers(worker, port, log)
-        yield Target(proxy.name, port, tuple(worker.pid for worker in workers), stage.load, models=setting.models)
+        pids = tuple(worker.pid for worker in workers)
+        yield Target(proxy.name, port, pids, stage.load, models=setting.models, helpers=stage.helpers)
 
 
 @contextmanager

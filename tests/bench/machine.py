@@ -48,7 +48,8 @@ def _placed(cores: Cores) -> str:
     second = cores.proxies[1]
     if second in (cores.load, cores.engine):
         return f"the proxy on {cores.proxy}, {load}; a second worker shares core {second} with these"
-    return f"the proxy on {cores.proxy}, a second worker on {second}, {load}"
+    text = f"the proxy on {cores.proxy}, further workers on {', '.join(map(str, cores.proxies[1:]))}, {load}"
+    return f"{text}; for several workers {len(cores.helpers)} more of each" if cores.helpers else text
 
 
 def _processor() -> str:

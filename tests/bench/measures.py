@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from time import perf_counter
 
+from tests.bench.crew import Helper, run_helpers
 from tests.bench.load import Asker, BenchError, Client, Idler, Listener, Sharer, Tally, connect
 from tests.bench.process import cpu_seconds, resident_bytes
 from tests.bench.targets import Target
@@ -96,6 +98,7 @@ class Scenario:
         at_once: clients that ask at a time, where not all do: see load.Sharer.
         rest: seconds: see load.Listener.
         idle: connections that are there and say nothing.
+        helped: further loads with as many clients each ask too, where the target has cores for them.
     """
 
     key: str
@@ -111,6 +114,7 @@ class Scenario:
     rest: float = 0.0
     idle: int = 0
     is_crowd: bool = False
+    helped: bool = False
 
     def maker(self, tally: Tally, target: Target) -> Callable[[int], Client]:
         """What makes this scenario's clients, the first being number 0."""
@@ -138,6 +142,7 @@ class _Run:
     effort: Effort
     tally: Tally
     clients: list[Client] = field(default_factory=list)
+    helpers: Sequence[Helper] = ()
 
     async def come(self, make: Callable[[int], Client], count: int) -> None:
         """Clients connect and ask for the first time."""
@@ -154,19 +159,23 @@ class _Meter:
     """Everything that is counted, from now on."""
 
     def __init__(self, run: _Run) -> None:
-        self._tally, self._pids, self._load = run.tally, run.target.pids, run.target.load
+        self._tally, self._pids, self._helpers = run.tally, run.target.pids, run.helpers
+        self._load = (*run.target.load, *((helper.pid,) for helper in run.helpers))
         self.rested = resident_bytes(self._pids)
-        self._events, self._reads = run.tally.events, run.tally.reads
+        self._events, self._reads = self._count(), run.tally.reads
         self._proxy_cpu = cpu_seconds(self._pids)
         self._load_cpu = [cpu_seconds(pids) for pids in self._load]
         self._began = perf_counter()
+
+    def _count(self) -> int:
+        return self._tally.events + sum(helper.count() for helper in self._helpers)
 
     def read(self, *, clients: int, rested: int | None = None, resident: int | None = None) -> Sample:
         seconds = perf_counter() - self._began
         used = [cpu_seconds(pids) - before for pids, before in zip(self._load, self._load_cpu, strict=True)]
         return Sample(
             seconds=seconds,
-            events=self._tally.events - self._events,
+            events=self._count() - self._events,
             reads=self._tally.reads - self._reads,
             proxy_cpu=cpu_seconds(self._pids) - self._proxy_cpu,
             load_cpu=max(used),
@@ -227,8 +236,9 @@ async def _window(run: _Run) -> Sample:
     await run.tally.all_begun.wait()
     if run.scenario.spread:  # every model has connections, which were closed since the last round
         await run.tally.count_to(2 * max(run.target.models, run.scenario.clients))
-    await asyncio.sleep(run.effort.warm)
-    return await _cut(run, rested=rested, clients=run.scenario.clients)
+    with run_helpers(run.target, run.scenario.clients) if run.scenario.helped else nullcontext(()) as run.helpers:
+        await asyncio.sleep(run.effort.warm)
+        return await _cut(run, rested=rested, clients=run.scenario.clients)
 
 
 async def _cut(run: _Run, *, rested: int, clients: int) -> Sample:

@@ -7,24 +7,27 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+#: Cores from which on there are some for helpers.
+_MANY = 8
 
 
 @dataclass(frozen=True)
 class Cores:
     """Where load generator, mock engine and proxies run: each on its own where there are four, else some together.
 
-    `proxies` is never empty; the first is where one worker alone runs.
+    `proxies` is never empty; the first is where one worker alone runs. `helpers`: for further loads and engines.
     """
 
     load: int
     engine: int
     proxies: tuple[int, ...]
+    helpers: tuple[tuple[int, int], ...] = ()
 
     @property
     def proxy(self) -> int:
@@ -35,9 +38,18 @@ class Cores:
         return frozenset((self.load, self.engine, *self.proxies))
 
 
-def find_cores(allowed: Iterable[int]) -> Cores:
-    """How the cores are shared out: one for load and engine and one for the proxy, before any gets more."""
+def find_cores(allowed: Iterable[int], threads: Callable[[int], frozenset[int]] | None = None) -> Cores:
+    """How the cores are shared out: one for load and engine and one for the proxy, before any gets more.
+
+    `threads` tells which are one core in truth: where there are enough without them, only the first of these is used.
+    """
     cores = sorted(allowed)
+    whole = [core for core in cores if threads is None or core == min(threads(core) & {*cores})]
+    if len(whole) >= _MANY:
+        workers = 4 if len(whole) >= 2 * _MANY else 2
+        free = whole[2:-workers]
+        helpers = tuple(zip(free[::2], free[1::2], strict=False))
+        return Cores(whole[0], whole[1], tuple(whole[: -workers - 1 : -1]), helpers)
     if len(cores) == 1:
         return Cores(cores[0], cores[0], (cores[0],))
     if len(cores) == 2:
@@ -45,6 +57,16 @@ def find_cores(allowed: Iterable[int]) -> Cores:
     if len(cores) == 3:
         return Cores(cores[0], cores[1], (cores[2], cores[1]))
     return Cores(cores[0], cores[1], (cores[-1], cores[-2]))
+
+
+def threads_of(core: int) -> frozenset[int]:
+    """The processors that are threads of the same core; only itself where the kernel does not tell."""
+    path = Path(f"/sys/devices/system/cpu/cpu{core}/topology/thread_siblings_list")
+    try:
+        spans = [span.partition("-") for span in path.read_text().strip().split(",")]
+    except OSError:
+        return frozenset({core})
+    return frozenset(one for low, _, high in spans for one in range(int(low), int(high or low) + 1))
 
 
 def raise_files(wanted: int) -> int:
@@ -67,7 +89,7 @@ def start(
     piped: bool = False,
     env: Mapping[str, str] | None = None,
 ) -> subprocess.Popen[str]:
-    """A process on one core, which is told to end when we do. Its words go to `log`; `piped` leaves stdout to us.
+    """A process on one core, which is told to end when we do. Its words go to `log`; `piped` leaves stdin and stdout.
 
     `env` is added to our own environment.
     """
@@ -76,7 +98,7 @@ def start(
             [sys.executable, "-m", "tests.bench.pinned", str(core), *argv],
             cwd=ROOT,
             env=os.environ | (env or {}),
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE if piped else subprocess.DEVNULL,
             stdout=subprocess.PIPE if piped else words,
             stderr=words,
             text=True,
@@ -92,8 +114,9 @@ def end(process: subprocess.Popen[str]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-    if process.stdout is not None:
-        process.stdout.close()
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            pipe.close()
 
 
 def cpu_seconds(pids: Iterable[int]) -> float:

@@ -19,6 +19,7 @@ from typing import TypeVar
 
 import uvloop
 
+from tests.bench.crew import run_more_engines
 from tests.bench.load import BenchError
 from tests.bench.measures import Effort, Sample, Scenario, measure
 from tests.bench.process import Noise
@@ -58,8 +59,9 @@ class Bench(AbstractContextManager["Bench"]):
         proxies = [proxy for proxy in suite.proxies if self._is_there(proxy)]
         asked = self.effort.rounds
         rounds = min(asked * suite.times if asked > 1 else 1, suite.rounds)
-        work = _Work(self, suite, rounds)
         with ExitStack() as stack:
+            stage = stack.enter_context(run_more_engines(self.stage)) if suite.helped else self.stage
+            work = _Work(self, suite, rounds, stage)
             if not suite.fresh:
                 work.start(stack, proxies)
             for turn in range(rounds):
@@ -71,7 +73,7 @@ class Bench(AbstractContextManager["Bench"]):
 
     def measure(self, scenario: Scenario, target: Target) -> Sample:
         """One measure."""
-        ours = {os.getpid(), self.stage.engine_pid, *target.pids}
+        ours = {os.getpid(), *self.stage.engine_pids, *target.pids}
         with self.noise.watch(sorted(ours)):
             return self.wait(measure(scenario, target, self.effort))
 
@@ -89,8 +91,9 @@ class Bench(AbstractContextManager["Bench"]):
 class _Work:
     """One suite while it runs."""
 
-    def __init__(self, bench: Bench, suite: Suite, rounds: int) -> None:
+    def __init__(self, bench: Bench, suite: Suite, rounds: int, stage: Stage) -> None:
         self._bench = bench
+        self._stage = stage
         self._suite = suite
         self._rounds = rounds
         self._live: dict[str, Target] = {}
@@ -101,7 +104,7 @@ class _Work:
         """Start them all, to be measured in turn."""
         for proxy in proxies:
             try:
-                self._live[proxy.name] = stack.enter_context(proxy.start(self._bench.stage, proxy))
+                self._live[proxy.name] = stack.enter_context(proxy.start(self._stage, proxy))
             except BenchError as error:
                 self._forgive(proxy, error)
 
@@ -120,7 +123,7 @@ class _Work:
                 if proxy.name in self._live:
                     self.samples[key].append(bench.measure(scenario, self._live[proxy.name]))
                 return
-            with proxy.start(bench.stage, proxy) as target:
+            with proxy.start(self._stage, proxy) as target:
                 self.samples[key].append(bench.measure(scenario, target))
         except BenchError as error:
             self._forgive(proxy, error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -9,6 +10,7 @@ from tests.bench.circus import CIRCUS, CIRCUS_FULL, Setting, circus
 from tests.bench.measures import Effort, Sample, Scenario
 from tests.bench.notes import FIRST_NOTE, MODELS_NOTE
 from tests.bench.pooled import percentile
+from tests.bench.process import find_cores, threads_of
 from tests.bench.rivals import NGINX, nginx, rivals
 from tests.bench.targets import DIRECT, Proxy, run_direct
 from tests.bench.wire import StreamOrder
@@ -31,7 +33,7 @@ FIRST_SPREAD = replace(FIRST, key="first-spread", name="256 streams, spread", re
 FLOOD_64 = Scenario("flood", "64 streams, unpaced", clients=64, order=_UNPACED)
 CROWD = Scenario("crowd", "2,000 streams", clients=2000, order=_SLOW, is_crowd=True)
 IDLE = Scenario("idle", "10,000 idle connections", clients=1, idle=10_000, weight=2)
-WORKERS = Scenario("workers", "workers", clients=64, weight=1.5)
+WORKERS = Scenario("workers", "workers", clients=64, weight=1.5, helped=True)
 MODELS = Scenario("models", "models", clients=32)
 MODELS_SHARED = Scenario("models-shared", "many clients in turn", clients=1000, at_once=32)
 MODELS_SPREAD = Scenario("models-spread", "models in turn", clients=32, spread=True)
@@ -77,6 +79,7 @@ class Suite:
         fresh: each measure has a proxy that was just started: memory is told apart from what was there before.
         rounds: no more of them than these, and `times` as many as are asked for, where that is not one.
         note: what a reader has to know, below the table.
+        helped: there are further engines and loads where there are cores for them.
     """
 
     key: str
@@ -89,6 +92,7 @@ class Suite:
     rounds: int = 1000
     times: int = 1
     note: str = ""
+    helped: bool = False
 
     def does(self, proxy: Proxy, scenario: Scenario) -> bool:
         """Whether this is measured at all."""
@@ -205,11 +209,11 @@ def _first(others: tuple[Proxy, ...], ours: Proxy) -> Suite:
 
 def _workers() -> Suite:
     names = (CIRCUS_FULL, CIRCUS)
+    most = len(find_cores(os.sched_getaffinity(0), threads_of).proxies)
+    counts = (1, 2, 4) if most > 2 else (1, 2)
     proxies = (
-        nginx(1, f"{NGINX} x1", NGINX),
-        nginx(2, f"{NGINX} x2", NGINX),
-        circus(Setting(workers=1), f"{CIRCUS} x1", *names),
-        circus(Setting(workers=2), f"{CIRCUS} x2", *names),
+        *(nginx(count, f"{NGINX} x{count}", NGINX) for count in counts),
+        *(circus(Setting(workers=count), f"{CIRCUS} x{count}", *names) for count in counts),
     )
     rows = (
         Row("Small requests per second", WORKERS, lambda sample: sample.events / sample.seconds, digits=0),
@@ -217,7 +221,7 @@ def _workers() -> Suite:
         Row("Cores used", WORKERS, lambda sample: sample.proxy_cpu / sample.seconds, digits=2),
     )
     title = "Workers that share a socket"
-    return Suite("workers", title, proxies, (WORKERS,), rows, base=f"{CIRCUS} x1")
+    return Suite("workers", title, proxies, (WORKERS,), rows, base=f"{CIRCUS} x1", helped=True)
 
 
 def _models() -> Suite:

@@ -32,19 +32,25 @@ _START_TIMEOUT = 90.0
 
 @dataclass(frozen=True)
 class Stage:
-    """What proxies are put on: a folder for their files, cores, and the mock engine's port and process."""
+    """What proxies are put on: a folder for their files, cores, the mock engines' port and processes: mostly one."""
 
     home: Path
     cores: Cores
     engine: int
-    engine_pid: int
+    engine_pids: tuple[int, ...]
 
     @property
     def load(self) -> tuple[tuple[int, ...], ...]:
         """The processes that make the load, those on one core together."""
         ours = os.getpid()
-        same = self.cores.load == self.cores.engine
-        return ((ours, self.engine_pid),) if same else ((ours,), (self.engine_pid,))
+        if self.cores.load == self.cores.engine:
+            return ((ours, *self.engine_pids),)
+        return ((ours,), *((pid,) for pid in self.engine_pids))
+
+    @property
+    def helpers(self) -> tuple[int, ...]:
+        """Cores for further loads, where there are further engines."""
+        return tuple(core for core, _ in self.cores.helpers) if len(self.engine_pids) > 1 else ()
 
     def folder(self, name: str) -> Path:
         """A folder of this name; the same one each time."""
@@ -59,7 +65,7 @@ class Target:
 
     Attributes:
         pids: the proxy's own processes, none for the engine itself.
-        load: see `Stage.load`.
+        load, helpers: see Stage.
         exact: its streams have the events that the engine sent, no more and no fewer.
         models: how many models it knows, told apart by the path with `by_path`, else by the body.
     """
@@ -71,6 +77,7 @@ class Target:
     exact: bool = True
     models: int = 1
     by_path: bool = False
+    helpers: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -113,7 +120,7 @@ def run_engine(home: Path, cores: Cores) -> Iterator[Stage]:
         line = process.stdout.readline() if process.stdout is not None else ""
         if not line.strip().isdigit():
             raise BenchError(f"the mock engine does not start:\n{_last_words(log)}")
-        yield Stage(home, cores, int(line), process.pid)
+        yield Stage(home, cores, int(line), (process.pid,))
     finally:
         end(process)
 
@@ -149,7 +156,7 @@ def run_program(
         wait_until_it_answers(process, port, log, prepare)
         children = tuple(child.pid for child in psutil.Process(process.pid).children(recursive=True))
         pids = children if master else (process.pid, *children)
-        yield Target(proxy.name, port, pids, stage.load, proxy.exact)
+        yield Target(proxy.name, port, pids, stage.load, proxy.exact, helpers=stage.helpers)
     finally:
         end(process)
 

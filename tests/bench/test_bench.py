@@ -10,14 +10,16 @@ from pathlib import Path
 import pytest
 
 from tests.bench.circus import CIRCUS, CIRCUS_FULL
+from tests.bench.crew import run_helpers, run_more_engines
 from tests.bench.pooled import estimate, percentile
 from tests.bench.process import ROOT, Cores, find_cores
 from tests.bench.report import Line
 from tests.bench.rivals import HAPROXY, NGINX, find_program
 from tests.bench.suites import Pool, choose, suites
 from tests.bench.syscalls import read_calls
-from tests.bench.targets import DIRECT
+from tests.bench.targets import DIRECT, Target, run_engine
 from tests.bench.wire import StreamOrder, make_request, model_names, read_order
+from tests.proxy.scripted import until
 
 #: What a clean machine may have: Python proxies come with `make bench-rivals` alone.
 TARGETS = (DIRECT, NGINX, HAPROXY, CIRCUS, CIRCUS_FULL)
@@ -102,11 +104,36 @@ def test_a_request_is_as_large_as_it_shall_be() -> None:
         ([5], Cores(5, 5, (5,))),
         ([0, 1], Cores(0, 0, (1, 0))),
         ([0, 1, 2], Cores(0, 1, (2, 1))),
-        (range(8), Cores(0, 1, (7, 6))),
+        (range(7), Cores(0, 1, (6, 5))),
+        (range(8), Cores(0, 1, (7, 6), ((2, 3), (4, 5)))),
+        (range(16), Cores(0, 1, (15, 14, 13, 12), ((2, 3), (4, 5), (6, 7), (8, 9), (10, 11)))),
     ],
 )
 def test_the_proxy_has_a_core_of_its_own_wherever_there_are_two(allowed: list[int], cores: Cores) -> None:
     assert find_cores(allowed) == cores
+
+
+def test_two_threads_of_one_core_do_not_both_work_where_there_are_enough_cores() -> None:
+    def pair(core: int) -> frozenset[int]:
+        return frozenset({core & ~1, core | 1})
+
+    assert find_cores(range(16), pair) == Cores(0, 2, (14, 12), ((4, 6), (8, 10)))
+    assert find_cores(range(4), pair) == Cores(0, 1, (3, 2))
+
+
+def test_further_loads_and_engines_have_their_share(tmp_path: Path) -> None:
+    cores = Cores(0, 0, (0,), helpers=((0, 0),))
+    with run_engine(tmp_path, cores) as alone, run_more_engines(alone) as stage:
+        assert len(stage.engine_pids) == 2
+        target = Target("", stage.engine, (), stage.load, helpers=stage.helpers)
+        with run_helpers(target, clients=3) as (helper,):
+            before = helper.count()
+            assert until(lambda: helper.count() > before + 100)
+
+
+def test_one_engine_alone_has_no_further_loads(tmp_path: Path) -> None:
+    with run_engine(tmp_path, Cores(0, 0, (0,), helpers=((0, 0),))) as stage:
+        assert stage.helpers == ()
 
 
 def test_calls_are_read_from_what_strace_sums_up() -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from random import Random
 
 import httptools
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vllm_circus.proxy.framing import MORE, BadFraming, ByChunks, ByEnd, ByLength, Framing
+from vllm_circus.proxy.framing import MORE, BadFraming, ByChunks, ByEnd, ByLength, Framing, count_events
 
 
 def feed(framing: Framing, data: bytes, cuts: list[int]) -> tuple[int, bytes]:
@@ -139,3 +140,27 @@ def test_it_knows_when_something_of_ones_own_fits_in() -> None:
 def test_what_can_never_become_a_trailer_is_refused_at_once(raw: bytes) -> None:
     with pytest.raises(BadFraming):
         ByChunks().feed(raw)
+
+
+EVENTS = st.lists(
+    st.sampled_from([b"data: x\n\n", b"event: a\ndata: x\n\n", b"\n", b"\n\n", b"x" * 300, b": \n\n", b"\r\n"])
+)
+
+
+@given(st.lists(EVENTS.map(b"".join).filter(bool), max_size=4), st.randoms())
+def test_events_are_counted_whatever_the_pieces(payloads: list[bytes], random: Random) -> None:
+    framing, data = ByChunks(), b"".join(b"%x\r\n%b\r\n" % (len(payload), payload) for payload in payloads)
+    cuts = sorted({0, len(data), *random.sample(range(len(data) + 1), min(2, len(data)))})
+    for piece in (data[begin:end] for begin, end in itertools.pairwise(cuts)):
+        framing.feed(piece)
+        assert count_events(piece, framing.line) == piece.count(b"\n\n")
+
+
+@pytest.mark.parametrize("size", [1, 2, 15, 16, 255, 256, 2040, 5000])
+def test_a_whole_chunk_is_seen_to_be_one(size: int) -> None:
+    framing = ByChunks()
+    assert framing.feed(b"%x\r\n%b\r\n" % (size, b"x" * size)) == MORE
+    assert (framing.payload, framing.between) == (size, True)
+    assert framing.line == (len(b"%x\r\n" % size) if size <= 2040 else 0)
+    assert framing.feed(b"0%x\r\n%b\r\n" % (size, b"x" * size)) == MORE, "another spelling is read as well"
+    assert (framing.payload, framing.between, framing.line) == (2 * size, True, 0)

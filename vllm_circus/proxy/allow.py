@@ -12,7 +12,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import Enum
-from functools import cached_property
 from typing import Final
 
 
@@ -27,6 +26,13 @@ class Where(Enum):
     CONTROL = "the proxy itself"
 
 
+#: Compiled code finds these at once; a member of an enumeration it has to look up.
+CONTROL: Final = Where.CONTROL
+STORED: Final = Where.STORED
+_JSON: Final = Where.JSON
+_FORM: Final = Where.FORM
+
+
 @dataclass(frozen=True)
 class Page:
     """One public path: its methods, how it finds its backend, and who may come without a key."""
@@ -36,10 +42,10 @@ class Page:
     anthropic: bool = False
     open: bool = False
 
-    @cached_property
+    @property
     def in_body(self) -> bool:
         """Whether the body names the model."""
-        return self.where in {Where.JSON, Where.FORM}
+        return self.where is _JSON or self.where is _FORM
 
 
 _POST: Final = frozenset({b"POST"})

@@ -17,10 +17,10 @@ from typing import Final, Protocol
 from vllm_circus.proxy.errors import Refused
 
 DEEPEST: Final = 200
-_LONGEST_KEY: Final = 1024
-_LONGEST_NAME: Final = 1024
+_LONGEST_KEY = _LONGEST_NAME = 1024
 _LONGEST_PART_HEADER: Final = 8192
-_QUOTE, _BACKSLASH, _OPEN = 34, 92, b"{["
+_QUOTE, _OPEN = 34, b"{["
+_BACKSLASH: Final = 92
 
 _WS: Final = rb"[ \t\n\r]*+"
 _START: Final = re.compile(rb"(?:\xef\xbb\xbf)?" + _WS + rb"\{" + _WS + rb"(\}?)")

@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 import time
 from bisect import bisect_left
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterable
+from math import inf
 from typing import TYPE_CHECKING, Final
 
 from vllm_circus.bus.messages import (
@@ -31,11 +32,17 @@ CLIENT_LEFT: Final = 499
 #: Bytes of a response's end that are searched for its usage.
 TAIL_WINDOW: Final = 16_384
 _USAGE: Final = re.compile(rb'"usage"[ \t\r\n]*:[ \t\r\n]*\{')
+_COMMA: Final = 44
+_ZERO: Final = 48
+_NINE: Final = 57
 _BACKSLASH: Final = 92
+_CLOSE: Final = 125  # a brace
+#: Of a number of tokens.
+_MOST_DIGITS: Final = 12
 #: As vLLM writes it.
-_USUAL: Final = re.compile(
-    rb'"usage":\{"prompt_tokens":([0-9]{1,12}),"total_tokens":[0-9]{1,12},"completion_tokens":([0-9]{1,12})[,}]'
-)
+_USUAL_PROMPT: Final = b'"usage":{"prompt_tokens":'
+_USUAL_TOTAL: Final = b',"total_tokens":'
+_USUAL_COMPLETION: Final = b',"completion_tokens":'
 _PROMPT: Final = re.compile(rb'"(?:prompt_tokens|input_tokens)"[ \t\r\n]*:[ \t\r\n]*([0-9]{1,12})')
 _COMPLETION: Final = re.compile(rb'"(?:completion_tokens|output_tokens)"[ \t\r\n]*:[ \t\r\n]*([0-9]{1,12})')
 
@@ -43,20 +50,37 @@ _COMPLETION: Final = re.compile(rb'"(?:completion_tokens|output_tokens)"[ \t\r\n
 class Distribution:
     """A histogram that grows."""
 
-    __slots__ = ("_bounds", "_counts", "_total")
+    __slots__ = ("_at", "_bounds", "_counts", "_here", "_high", "_low", "_total")
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
         self._bounds = bounds
         self._counts = [0] * (len(bounds) + 1)
         self._total = 0.0
+        self._at = self._here = 0  # the bucket of the last value, and how many of it are not among the counts yet
+        self._low, self._high = -inf, bounds[0]
 
     def add(self, seconds: float) -> None:
-        """Count one value."""
-        self._counts[bisect_left(self._bounds, seconds)] += 1
+        """Count one value. Most are like the last one, and no bucket has to be looked for."""
+        if not self._low < seconds <= self._high:
+            self._turn_to(seconds)
+        self._here += 1
         self._total += seconds
+
+    def _turn_to(self, seconds: float) -> None:
+        """On to the bucket of this value."""
+        self._settle()
+        bounds = self._bounds
+        self._at = at = bisect_left(bounds, seconds)
+        self._low = bounds[at - 1] if at else -inf
+        self._high = bounds[at] if at < len(bounds) else inf
+
+    def _settle(self) -> None:
+        self._counts[self._at] += self._here
+        self._here = 0
 
     def snapshot(self) -> Histogram:
         """The values so far."""
+        self._settle()
         return Histogram(tuple(self._counts), self._total)
 
 
@@ -152,11 +176,6 @@ class Counters:
         )
 
 
-def new_tail() -> deque[bytes]:
-    """The last few pieces of a response: its usage may be split over them."""
-    return deque(maxlen=4)
-
-
 def read_usage(tail: bytes) -> tuple[int, int]:
     """Prompt and completion tokens from the end of a response; zeros where it does not say.
 
@@ -164,9 +183,10 @@ def read_usage(tail: bytes) -> tuple[int, int]:
     quotes are escaped.
     """
     at = tail.rfind(b'"usage"')
-    usual = _USUAL.match(tail, at) if at > 0 and tail[at - 1] != _BACKSLASH else None
-    if usual is not None:
-        return int(usual[1]), int(usual[2])
+    if at > 0 and tail[at - 1] != _BACKSLASH:
+        prompt_tokens, completion_tokens = _usual_usage(tail, at)
+        if completion_tokens >= 0:
+            return prompt_tokens, completion_tokens
     while at >= 0:
         match = _USAGE.match(tail, at)
         if match is not None and tail[at - 1 : at] != b"\\":
@@ -174,3 +194,23 @@ def read_usage(tail: bytes) -> tuple[int, int]:
             return int(prompt[1]) if prompt else 0, int(completion[1]) if completion else 0
         at = tail.rfind(b'"usage"', 0, at)
     return 0, 0
+
+
+def _usual_usage(tail: bytes, at: int) -> tuple[int, int]:
+    """The tokens of the usage that begins there, where it is written as vLLM writes it; a -1 where it is not."""
+    prompt, at = _number_after(tail, at, _USUAL_PROMPT)
+    _, at = _number_after(tail, at, _USUAL_TOTAL)
+    completion, at = _number_after(tail, at, _USUAL_COMPLETION)
+    return prompt, completion if at < len(tail) and (tail[at] == _COMMA or tail[at] == _CLOSE) else -1
+
+
+def _number_after(data: bytes, at: int, mark: bytes) -> tuple[int, int]:
+    """The number after this mark at `at`, and the index after it; -1 and the end of all where there is none."""
+    begin = end = at + len(mark)
+    last = min(len(data), begin + _MOST_DIGITS)
+    number = 0
+    if data[at:begin] == mark:
+        while end < last and _ZERO <= data[end] <= _NINE:
+            number = 10 * number + data[end] - _ZERO
+            end += 1
+    return (number, end) if end > begin else (-1, len(data))

@@ -225,11 +225,12 @@ class Downstream(Connection):
         if not size or end < 4:
             return False
         relay = self._relay
+        reception = relay.reception
         try:
-            prepared, length = relay.reception.read(data[:end])
+            prepared, length = reception.read(data[:end])
         except BadMessage:  # it will be found once more
             return False
-        if length != size or not prepared.plain or size > relay.limits.max_body_bytes:
+        if length != size or not prepared.plain or size > reception.max_body:
             return False
         model = model_at_a_glance(data, end)
         if model is None:

@@ -15,7 +15,7 @@ import json
 from dataclasses import replace
 from email.utils import formatdate
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from vllm_circus.logline import clean
 from vllm_circus.proxy.errors import EngineRefusal, Refused
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from vllm_circus.proxy.upstream import Upstream
 
 #: The paths whose answers may be streams of events.
-_PATHS = frozenset((b"/v1/chat/completions", b"/v1/completions", b"/v1/responses", b"/v1/messages"))
-_STREAM = b"stream"
+_PATHS: Final = frozenset((b"/v1/chat/completions", b"/v1/completions", b"/v1/responses", b"/v1/messages"))
+_STREAM: Final = b"stream"
 #: Bytes of an engine's error that are read.
-_LONGEST_ERROR = 64 << 10
+_LONGEST_ERROR: Final = 64 << 10
 
 
 class EarlyStream:

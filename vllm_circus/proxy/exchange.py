@@ -16,10 +16,11 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING, Final
 
-from vllm_circus.proxy.allow import Where
+from vllm_circus.proxy.allow import CONTROL
 from vllm_circus.proxy.counters import CLIENT_LEFT, TAIL_WINDOW
 from vllm_circus.proxy.early import EarlyStream, chunked, comment, first_comment, head_of
 from vllm_circus.proxy.errors import Refused, stream_error
+from vllm_circus.proxy.framing import count_events
 from vllm_circus.proxy.reply import ERROR_HEADER, ResponseHead, client_head
 from vllm_circus.proxy.request import Request
 from vllm_circus.proxy.usage import UsageFilter, as_chunk
@@ -37,8 +38,6 @@ LAST_CHUNK: Final = b"0\r\n\r\n"
 _AT_AN_EVENT_END: Final = (b"\n\n", b"\n\n\r\n", b"\r\n\r\n")
 #: Refusals that say nothing about an engine, though their status is that of a server at fault.
 _OURS: Final = frozenset({"overloaded", "shutting_down"})
-#: Pieces of a stream's end that are kept: its usage may be split over them.
-_TAIL_PIECES: Final = 4
 
 
 class Exchange(Request):
@@ -56,7 +55,10 @@ class Exchange(Request):
         "_filter",
         "_framing",
         "_is_stream",
-        "_tail",
+        "_piece",
+        "_piece_2",
+        "_piece_3",
+        "_piece_4",
         "_unsent",
         "_write",
         "began",
@@ -77,7 +79,8 @@ class Exchange(Request):
         self._write: Callable[[bytes], object] = down.write
         self._framing: Framing | None = None
         self._filter: UsageFilter | None = None
-        self._tail: list[bytes] = []
+        # the end of the body, the latest piece first: its usage may be split over them
+        self._piece = self._piece_2 = self._piece_3 = self._piece_4 = b""
         self._is_stream = self.is_tunnel = self.unchunked = self.keep_alive = self._ends_with_connection = False
         self.began = relay.clock()
         self.first_at = self.last_at = 0.0
@@ -186,11 +189,9 @@ class Exchange(Request):
                 self._relay.remember(self, data)
         self.last_at = now
         if self._is_stream:
-            self.chunks += data.count(b"\n\n")
-        tail = self._tail
-        tail.append(data if len(data) <= TAIL_WINDOW else data[-TAIL_WINDOW:])
-        if len(tail) > _TAIL_PIECES:
-            del tail[0]
+            self.chunks += count_events(data, self._framing.line if self._framing is not None else 0)
+        self._piece_4, self._piece_3, self._piece_2 = self._piece_3, self._piece_2, self._piece
+        self._piece = data if len(data) <= TAIL_WINDOW else data[-TAIL_WINDOW:]
 
     def _filtered(self, data: bytes) -> bytes:
         """A piece of a stream of which something was taken out: its chunks are made anew."""
@@ -240,8 +241,8 @@ class Exchange(Request):
             self._write(self._filtered(self._filter.end()) + (b"" if self.unchunked else LAST_CHUNK))
         if self._ends_with_connection:
             self.down.tear_on_close(on=False)
-        if self.counter is not None and self._tail:
-            self.counter.add_usage(b"".join(self._tail))
+        if self.counter is not None and self._piece:
+            self.counter.add_usage(self._piece_4 + self._piece_3 + self._piece_2 + self._piece)
         self._close_account(self.status, now)
         self.down.exchange_over(keep_alive=self.keep_alive and self.complete, now=now)
 
@@ -319,7 +320,7 @@ class Exchange(Request):
 
     def _takes_event(self) -> bool:
         """Whether the answer that has begun is a stream, and an event of ours fits in here."""
-        if not self._is_stream or (self._tail and not self._tail[-1].endswith(_AT_AN_EVENT_END)):
+        if not self._is_stream or (self._piece and not self._piece.endswith(_AT_AN_EVENT_END)):
             return False
         return self.early is not None if self._framing is None else self._framing.between
 
@@ -392,7 +393,7 @@ class Exchange(Request):
                     self._group.done(self._backend, status=shown, cut=cut, trial=self.is_trial)
             counter.cut += cut
             counter.add(self, now)
-        elif self.prepared.page is None or self.prepared.page.where is not Where.CONTROL:
+        elif self.prepared.page is None or self.prepared.page.where is not CONTROL:
             self._relay.counters.unrouted[status] += 1
         if self._relay.on_finished is not None:
             self._relay.finished(self, cut=cut)

@@ -25,6 +25,14 @@ USUAL_HEAD: Final = 2048
 
 _HOP_BY_HOP: Final = b"keep-alive proxy-connection proxy-authenticate proxy-authorization te".split()
 _LENGTH_DIGITS: Final = 18
+_LF: Final = 10
+_CR: Final = 13
+_ZERO: Final = 48
+_NINE: Final = 57
+_UPPER_C: Final = 67
+_LOWER_C: Final = 99
+#: Bytes of `Content-Length: ` after its first.
+_NAME_REST: Final = 15
 
 
 def make_roles(*, dropped: bytes = b"", read: bytes, noted: bytes) -> Mapping[bytes, int]:
@@ -45,15 +53,21 @@ def cut_length(raw: bytes) -> tuple[bytes, int | None]:
     Heads differ in little but this number: without it they are the same ones over and over. A second Content-Length,
     and one in an unusual spelling, stay in the head.
     """
-    before, mark, after = raw.partition(b"ontent-length: ")
-    if not mark:
-        before, mark, after = raw.partition(b"ontent-Length: ")
-        if not mark:
-            return raw, None
-    digits, _, rest = after.partition(b"\r\n")
-    if not before.endswith((b"\r\nc", b"\r\nC")) or not digits.isdigit() or len(digits) > _LENGTH_DIGITS:
+    at = raw.find(b"ontent-length: ")
+    if at < 0:
+        at = raw.find(b"ontent-Length: ")
+    # byte by byte: compiled, that costs a fifth of what pieces, `isdigit` and `int` do; interpreted about as much
+    if at < 3 or (raw[at - 1] != _LOWER_C and raw[at - 1] != _UPPER_C) or raw[at - 2] != _LF or raw[at - 3] != _CR:
         return raw, None
-    return before[:-1] + rest, int(digits)
+    begin = end = at + _NAME_REST
+    last = min(len(raw) - 2, begin + _LENGTH_DIGITS)
+    length = 0
+    while end < last and _ZERO <= raw[end] <= _NINE:
+        length = 10 * length + raw[end] - _ZERO
+        end += 1
+    if end == begin or raw[end] != _CR or raw[end + 1] != _LF:
+        return raw, None
+    return raw[: at - 1] + raw[end + 2 :], length
 
 
 def read_length(value: bytes) -> int | None:

@@ -8,7 +8,6 @@ for a look-up and no more.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Final
 
 from vllm_circus.config.models import Limits
@@ -48,21 +47,37 @@ NOTHING: Final = Prepared(NO_HEAD, None, None, b"", forwards=False, plain=False)
 
 
 class Reception:
-    """Reads heads for one worker."""
+    """Reads heads for one worker.
+
+    Attributes:
+        max_body: bytes of a body at most.
+    """
 
     def __init__(self, keys: Keys, cors: Cors, limits: Limits) -> None:
         self._keys = keys
         self._cors = cors
         self._limits = limits
-        self._remembered = lru_cache(_MOST_HEADS)(self._prepare)
+        self._max_header = limits.max_header_bytes + 4  # with the empty line
+        self.max_body = limits.max_body_bytes
+        self._remembered: dict[bytes, Prepared] = {}
 
     def read(self, raw: bytes) -> tuple[Prepared, int | None]:
         """A whole head, from its request line to the empty line, and its Content-Length. Raises BadMessage."""
         shape, length = cut_length(raw)
-        prepared = self._remembered(shape) if len(shape) <= USUAL_HEAD else self._prepare(shape)
-        if len(raw) - prepared.head.line > self._limits.max_header_bytes + 4:
+        prepared = self._remembered.get(shape)
+        if prepared is None:
+            prepared = self._prepare(shape)
+            if len(shape) <= USUAL_HEAD:
+                self._remember(shape, prepared)
+        if len(raw) - prepared.head.line > self._max_header:
             raise header_too_large()
         return prepared, length if prepared.plain else whole_length(prepared.head, length)
+
+    def _remember(self, shape: bytes, prepared: Prepared) -> None:
+        """Keep it. When there are too many all go: to know which was used last costs each request more than that."""
+        if len(self._remembered) >= _MOST_HEADS:
+            self._remembered.clear()
+        self._remembered[shape] = prepared
 
     def _prepare(self, shape: bytes) -> Prepared:
         head = parse_head(shape, self._limits)

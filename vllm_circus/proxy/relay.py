@@ -53,6 +53,7 @@ class Relay:
 
     Attributes:
         clock: seconds, monotonic; not the loop's, which stands still while a turn lasts.
+        response_timeout: of the limits, kept where compiled code finds it at once.
         draining: the worker is to end: answers close their connections.
         models: the last snapshot of the states, and `models_at` when it came.
         on_finished: told of each finished exchange, for the request log; None where there is none.
@@ -77,6 +78,7 @@ class Relay:
         self.loop = loop
         self.clock = clock
         self.limits = plan.proxy.limits
+        self.response_timeout = self.limits.response_timeout
         self.cors = Cors(plan.proxy.cors)
         self.counters = Counters((model.name for model in plan.models), os.getpid())
         self.draining = False
@@ -260,6 +262,7 @@ class Relay:
         """
         self.plan, self.keys = plan, keys
         self.limits = plan.proxy.limits
+        self.response_timeout = self.limits.response_timeout
         self.cors = Cors(plan.proxy.cors)
         self.reception = Reception(keys, self.cors, self.limits)
         self.fleet.take_plan(plan, message or self.models, believed=message is not None or self._believed)

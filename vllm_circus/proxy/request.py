@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING, Final
 
-from vllm_circus.proxy.allow import Where
+from vllm_circus.proxy.allow import CONTROL, STORED, Where
 from vllm_circus.proxy.counters import CLIENT_LEFT, ModelCounter
 from vllm_circus.proxy.errors import Refused, not_ready, unknown_path
 from vllm_circus.proxy.glance import SMALL
@@ -113,7 +113,7 @@ class Request(Incoming):
     def generates(self) -> bool:
         """Whether an engine has to work for it, rather than look up what it has stored."""
         page = self.prepared.page
-        return page is None or page.where is not Where.STORED
+        return page is None or page.where is not STORED
 
     # the request comes
 
@@ -181,10 +181,10 @@ class Request(Incoming):
     def _dispatch(self) -> None:
         """Find its backend. Raises Refused."""
         page = self.prepared.page
-        if page is not None and page.where is Where.CONTROL:
+        if page is not None and page.where is CONTROL:
             self._go(self._relay.control)
             return
-        if page is not None and page.where is Where.STORED:
+        if page is not None and page.where is STORED:
             self._give_up = self._relay.find_maker(self)
             if self._give_up is not None:
                 return
@@ -379,12 +379,12 @@ class Request(Incoming):
         upstream.send(self.early or self, head.method, start, pieces)  # type: ignore[arg-type]
         if down.write_paused:
             upstream.pause()
-        if self._relay.limits.response_timeout is not None and self.complete:
+        if self._relay.response_timeout is not None and self.complete:
             self._await_answer()
 
     def _await_answer(self) -> None:
         """All of it has been sent: the time that the engine has begins."""
-        limit = self._relay.limits.response_timeout
+        limit = self._relay.response_timeout
         if limit is not None:
             self._deadline = self._clock() + limit
 
