@@ -37,7 +37,8 @@ def test_a_loopback_host_needs_no_keys(planner: Planner, host: str) -> None:
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "box.example.org"])
 def test_a_public_host_without_keys_is_told(planner: Planner, host: str) -> None:
     (warning,) = planner.plan(f"proxy: {{host: '{host}', port: 80}}{MODEL}").warnings
-    assert warning.startswith(f"proxy: everybody who reaches {host}:80 may use the models")
+    reached = "[::]:80" if host == "::" else f"{host}:80"
+    assert warning.startswith(f"proxy: everybody who reaches {reached} may use the models")
     assert planner.plan(f"proxy: {{host: '{host}', keys: {{env: KEYS}}}}{MODEL}").warnings == ()
 
 

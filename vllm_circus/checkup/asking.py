@@ -12,6 +12,8 @@ import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from vllm_circus.hostport import join_host_port
+
 #: Bytes of an answer that are read.
 _MOST = 4 << 20
 
@@ -28,7 +30,7 @@ class Target:
     def __str__(self) -> str:
         if self.unix:
             return self.unix
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return join_host_port(self.host, self.port)
 
 
 @dataclass(frozen=True)

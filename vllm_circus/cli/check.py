@@ -131,9 +131,10 @@ def table_lines(plan: Plan, width: int | None) -> Iterator[Line]:
 
 def proxy_words(proxy: ProxyPlan) -> str:
     """Where the proxy listens, and with how many workers."""
+    from vllm_circus.hostport import join_host_port
     from vllm_circus.view.units import counted
 
-    where = f"{proxy.host}:{proxy.port}{' with TLS' if proxy.tls_certificate else ''}"
+    where = f"{join_host_port(proxy.host, proxy.port)}{' with TLS' if proxy.tls_certificate else ''}"
     where += f" and {proxy.unix_socket}" if proxy.unix_socket else ""
     return f"proxy on {where}, {counted(proxy.workers, 'worker')}"
 

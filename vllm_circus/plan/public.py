@@ -6,6 +6,7 @@ import ipaddress
 import re
 
 from vllm_circus.config.places import show_value
+from vllm_circus.hostport import join_host_port
 from vllm_circus.plan.draft import Draft, Notes
 from vllm_circus.plan.listening import socket_path, tls_files
 from vllm_circus.plan.sources import Sources
@@ -29,7 +30,7 @@ def plan_proxy(drafts: tuple[Draft, ...], sources: Sources, now: float | None, n
     if keys is None and not _is_loopback(proxy.host):
         notes.warn(
             ("proxy",),
-            f"everybody who reaches {proxy.host}:{proxy.port} may use the models; "
+            f"everybody who reaches {join_host_port(proxy.host, proxy.port)} may use the models; "
             "set `keys`, or `host: 127.0.0.1` to serve this machine alone",
         )
     _check_host(proxy.host, notes)

@@ -12,6 +12,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from vllm_circus.config.models import Ejection, Idle, Limits, Probe, Queue, RequestRules, Restart
+from vllm_circus.hostport import join_host_port
 from vllm_circus.paths import Instance
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class Endpoint:
     uds: str | None = None
 
     def __str__(self) -> str:
-        return f"unix:{self.uds}" if self.uds else f"{self.host}:{self.port}"
+        return f"unix:{self.uds}" if self.uds else join_host_port(self.host, self.port)
 
 
 @dataclass(frozen=True)

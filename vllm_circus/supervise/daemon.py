@@ -24,6 +24,7 @@ from pathlib import Path
 
 from vllm_circus.errors import CircusError
 from vllm_circus.files import file_errors, write_atomic
+from vllm_circus.hostport import join_host_port
 from vllm_circus.paths import MARK, Instance
 from vllm_circus.plan.types import Plan
 from vllm_circus.render import File, render_files, write_files
@@ -149,7 +150,7 @@ def _start_errors(plan: Plan) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        place = f"{plan.proxy.host}:{plan.proxy.port}"
+        place = join_host_port(plan.proxy.host, plan.proxy.port)
         hint = _LISTEN_HINTS.get(error.errno or 0, "`proxy.host` is to be one of this machine's: see `ip address`")
         raise CircusError(f"cannot listen on {place}: {error.strerror or error}", hint=hint) from error
     except zmq.ZMQError as error:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from vllm_circus.hostport import join_host_port
 from vllm_circus.paths import DEFAULT_INSTANCE, PROGRAM, Instance
 
 
@@ -57,7 +58,7 @@ class Outline:
         """Base URL for a client on this machine."""
         host = "127.0.0.1" if self.host in {"0.0.0.0", "::"} else self.host  # noqa: S104 - compared, not bound
         scheme = "https" if self.tls else "http"
-        return f"{scheme}://[{host}]:{self.port}/v1" if ":" in host else f"{scheme}://{host}:{self.port}/v1"
+        return f"{scheme}://{join_host_port(host, self.port)}/v1"
 
     def command(self, words: str) -> str:
         """A command as the operator would type it for this instance."""

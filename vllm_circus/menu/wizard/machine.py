@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from vllm_circus import facts, gpu
 from vllm_circus.gpu import Gpu, Holder, NoDriver
+from vllm_circus.hostport import join_host_port
 from vllm_circus.logline import clean
 from vllm_circus.plan.public import is_network_address
 
@@ -101,7 +102,7 @@ def bad_address(host: str, port: int) -> str:
         if error.errno == errno.EADDRNOTAVAIL:
             return f"this machine has no address {host}: write one such as 0.0.0.0 or 127.0.0.1"
         if error.errno != errno.EADDRINUSE:
-            return f"nobody could listen on {host}:{port}: {error.strerror or error}"
+            return f"nobody could listen on {join_host_port(host, port)}: {error.strerror or error}"
     return ""
 
 
