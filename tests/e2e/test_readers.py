@@ -113,4 +113,4 @@ def test_what_was_said_at_the_start_is_not_said_again_by_each_change(
     ]
     assert not any("everybody who reaches" in done.stdout + done.stderr for done in told)
     path.write_text(path.read_text().replace("0.0.0.0", "'::'"))
-    assert "everybody who reaches ::" in circus("reload", "--dry-run").stderr
+    assert "everybody who reaches [::]" in circus("reload", "--dry-run").stderr
