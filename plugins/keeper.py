@@ -5,8 +5,9 @@ one life (`lifecycle.machine`), of turns (`scheduler`) and of replicas (`rounds`
 
 - A new set starts what is enabled, except for what is `on_demand`, which rests on call.
 - A new plan (`take_plan`) takes effect at once. Only what runs with another digest than the plan's gets a new process;
-  what sleeps so is ended, and comes anew when it is asked for. What was turned off ends, what was added, turned on or
-  is not `on_demand` any more starts as with a new set, and what is gone from the plan is kept until nothing of it is.
+  what sleeps so is ended, and comes anew when it is asked for; what failed with another one is tried anew. What was
+  turned off ends, what was added, turned on or is not `on_demand` any more starts as with a new set, and what is gone
+  from the plan is kept until nothing of it is.
 - What runs by an earlier plan is looked after where it was started (`started`). A replica that has by it what the one
   whose turn it is needs does not wait for its own turn.
 - A successor that finds another plan than the one it was written down with does the same (`catch_up`).
@@ -39,6 +40,8 @@ from .wishes import Wishes
 log = logging.getLogger(__name__)
 
 _ENDING = frozenset({State.DRAINING, State.STOPPING})
+#: Without a process, and tried by the plan of then.
+_TRIED = frozenset({State.LOADING, State.BACKOFF, State.FAILED})
 
 
 @dataclass(frozen=True)
@@ -154,7 +157,7 @@ class Keeper:
     def _is_outdated(self, name: str, before: ModelPlan) -> bool:
         life, digest = self.lives[name], self._planned[name].digest
         if life.pid is None:
-            return life.state is State.LOADING and before.digest != digest
+            return life.state in _TRIED and before.digest != digest
         goes_on = life.state not in _ENDING or (life.state is State.DRAINING and life.on_call)
         return goes_on and life.digest != digest
 
