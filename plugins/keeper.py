@@ -215,9 +215,7 @@ class Keeper:
     def _candidates(self) -> list[Candidate]:
         behind = frozenset(name for each in self._rounds.values() for name in each.rest)
         return [
-            candidate(
-                model, self.lives[name], self._started.get(name), machine_has_gpus=self._room.gpus, behind=behind
-            )
+            candidate(model, self.lives[name], self._started.get(name), machine_has_gpus=self._room.gpus, behind=behind)
             for name, model in self.models.items()
         ]
 
