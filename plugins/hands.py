@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import time
 from collections.abc import Awaitable, Callable, Iterable
@@ -82,13 +83,19 @@ class Hands:
     """Carries actions out and feeds what came of them back."""
 
     def __init__(
-        self, circus: Circus, ground: Footing, feed: Callable[[str, Event], None], secrets: Path | None = None
+        self,
+        circus: Circus,
+        ground: Footing,
+        feed: Callable[[str, Event], None],
+        secrets: Path | None = None,
+        parent: int | None = None,
     ) -> None:
-        """`secrets` is the instance's folder of engine keys."""
+        """`secrets` is the instance's folder of engine keys, `parent` circusd's pid: our own parent by default."""
         self._circus = circus
         self._ground = ground
         self._feed = feed
         self._secrets = secrets
+        self._parent = os.getppid() if parent is None else parent
         self._turns: dict[str, asyncio.Lock] = {}
         self._unfit: set[str] = set()
 
@@ -100,7 +107,8 @@ class Hands:
         match action:
             case Kill(pid):
                 log.info("%s: SIGKILL to everything of session %d", model.name, pid)
-                processes.kill_session(pid)
+                if processes.is_started_by(self._parent, pid):
+                    processes.kill_session(pid)
             case Sleep(pid, level):
                 log.info("%s: to sleep, level %d", model.name, level)
                 if said := await put_to_sleep(model, Engine(model, self._secrets), pid, level):
@@ -155,13 +163,14 @@ class Hands:
             await self._circus.signal(model.watcher, signal.SIGTERM, pid)
         except CircusError as error:
             log.warning("%s: circus did not pass SIGTERM on: %s", model.name, error)
-            processes.terminate(pid)
+            if processes.is_started_by(self._parent, pid):  # else it is gone, and the number perhaps a stranger's
+                processes.terminate(pid)
 
     async def _clean_up(self, model: ModelPlan, pid: int) -> None:
         """Until nothing of the session is left: one that still has a GPU's memory is not to meet its successor."""
         said = False
-        while processes.is_alive(pid) or (left := processes.leftovers(pid)):
-            if not processes.is_alive(pid):
+        while (runs := self._runs(pid)) or (left := processes.leftovers(pid)):
+            if not runs:
                 if not said:
                     log.warning("%s: ending what process %d left: %s", model.name, pid, [each.pid for each in left])
                     said = True
@@ -169,6 +178,9 @@ class Hands:
             await asyncio.sleep(_PAUSE)
         await self._patiently(lambda: self.settle(model), model)
         await self._ground.wait_free(model, pid)
+
+    def _runs(self, pid: int) -> bool:
+        return processes.is_alive(pid) and processes.is_started_by(self._parent, pid)
 
     async def refit(self, models: Iterable[str]) -> None:
         """Have circus take note of a new plan: at once where it can, for each of the models before its next start."""

@@ -12,6 +12,7 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from vllm_circus.bus.command import CommandServer
@@ -41,12 +42,15 @@ from vllm_circus.supervise.stopped import StoppedWatch
 
 from . import processes
 from .base import BEAT, Plugin
+from .exchange import Engine
 from .gpus import GpuWatch
 from .ground import Ground
 from .hands import Circus, Hands
 from .keeper import Keeper, Room
 from .logtail import LogTail
 from .lookout import Lookout
+from .sleeper import is_sleeping
+from .started import as_started
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +63,8 @@ _ASK_AGAIN = 0.3
 #: Seconds until writing down is tried again.
 _SAVE_AGAIN = 5.0
 _GPU_PATIENCE = 5.0
+#: Seconds that engines get to say whether they sleep, when they are taken up.
+_ASLEEP_PATIENCE = 2.0
 #: Seconds between two looks for stopped processes: each reads a line of every process of the machine.
 _LOOK_FOR_STOPPED = 2.0
 
@@ -104,6 +110,7 @@ class HealthPlugin(Plugin):
         memory = self._recall()
         room = Room(most_starts(len(os.sched_getaffinity(0))), await _machine_has_gpus())
         running = await self._what_runs()
+        asleep = await self._who_sleeps(running, memory)
         fresh = memory.owner != self._owner
         known = Memory(sequence=memory.sequence, loads=memory.loads, wakes=memory.wakes) if fresh else memory
         self._keeper = Keeper(self.plan, known, room, self._perform, read_clock)
@@ -111,6 +118,8 @@ class HealthPlugin(Plugin):
         for name in self._keeper.lives:
             self._tail(name)  # what is written from now on tells why it died
             self._keeper.take_up(name, running.get(name))
+        for name, event in asleep:
+            self._keeper.feed(name, event)
         if fresh:
             self._keeper.begin()
         else:
@@ -123,6 +132,15 @@ class HealthPlugin(Plugin):
         self._fitted = frozenset(self._keeper.lives)
         if not fresh:  # circusd may have begun with another plan
             self._fit()
+
+    async def _who_sleeps(self, running: Mapping[str, int], memory: Memory) -> Iterator[tuple[str, e.FoundAsleep]]:
+        """Engines that say that they sleep: the memory may be lost, or could not be written down for a while."""
+        models = [as_started(model, memory.started.get(model.name)) for model in self.plan.models]
+        models = [model for model in models if model.sleeps and model.name in running]
+        engines = [Engine(model, self.plan.instance.secrets) for model in models]
+        answers = await asyncio.gather(*(is_sleeping(engine, _ASLEEP_PATIENCE) for engine in engines))
+        asleep = (model.name for model, answer in zip(models, answers, strict=True) if answer)
+        return ((name, e.FoundAsleep(running[name])) for name in asleep)
 
     async def _what_runs(self) -> dict[str, int]:
         """The living process of each model, as circus knows it; asked until it answers."""

@@ -5,8 +5,11 @@ one life (`lifecycle.machine`), of turns (`scheduler`) and of replicas (`rounds`
 
 - A new set starts what is enabled, except for what is `on_demand`, which rests on call.
 - A new plan (`take_plan`) takes effect at once. Only what runs with another digest than the plan's gets a new process;
-  what sleeps so is ended, and comes anew when it is asked for. What was turned off ends, what was added, turned on or
-  is not `on_demand` any more starts as with a new set, and what is gone from the plan is kept until nothing of it is.
+  what sleeps so is ended, and comes anew when it is asked for; what failed with another one is tried anew. What was
+  turned off ends, what was added, turned on or is not `on_demand` any more starts as with a new set, and what is gone
+  from the plan is kept until nothing of it is.
+- What runs by an earlier plan is looked after where it was started (`started`). A replica that has by it what the one
+  whose turn it is needs does not wait for its own turn.
 - A successor that finds another plan than the one it was written down with does the same (`catch_up`).
 """
 
@@ -25,17 +28,20 @@ from vllm_circus.lifecycle.machine import advance, resume
 from vllm_circus.lifecycle.memory import Memory
 from vllm_circus.lifecycle.phases import remember_load
 from vllm_circus.lifecycle.rounds import Course, Round, course, order
-from vllm_circus.lifecycle.scheduler import Candidate, are_calm, claimed_gpus, next_starts, turns_over
+from vllm_circus.lifecycle.scheduler import Candidate, are_calm, in_the_way, next_starts, turns_over
 from vllm_circus.lifecycle.states import State
 from vllm_circus.lifecycle.steps import by_the_clock
 from vllm_circus.plan.types import ModelPlan, Plan, digest_of, dump_plan, watcher_of
 
 from .shown import Known, show
+from .started import as_started, candidate, has_process, started_before
 from .wishes import Wishes
 
 log = logging.getLogger(__name__)
 
 _ENDING = frozenset({State.DRAINING, State.STOPPING})
+#: Without a process, and tried by the plan of then.
+_TRIED = frozenset({State.LOADING, State.BACKOFF, State.FAILED})
 
 
 @dataclass(frozen=True)
@@ -68,6 +74,7 @@ class Keeper:
         self.lives = {name: memory.lives.get(name, Life()) for name in self.models}
         self._known = {name: Known(memory.loads.get(name, ()), memory.wakes.get(name, ())) for name in self.models}
         self._rounds = dict(memory.rounds)
+        self._started = {name: was for name, was in memory.started.items() if name in self.lives}
         # Never below what any worker has heard from a predecessor whose memory was lost.
         self.sequence = max(memory.sequence + 1, int(clock().wall))
         self.changes = 0
@@ -83,6 +90,10 @@ class Keeper:
     def model(self, name: str) -> ModelPlan:
         """The plan of a model."""
         return self._planned.get(name) or self._leaving[name]
+
+    def running(self, name: str) -> ModelPlan:
+        """The plan of a model as far as its process goes by it, where there is one."""
+        return as_started(self.model(name), self._started.get(name))
 
     # A set begins, goes on, or is planned anew.
 
@@ -108,12 +119,13 @@ class Keeper:
 
     def take_plan(self, plan: Plan) -> None:
         """Go on with another plan for the same set. See the module."""
-        before, leaving = self._planned, self._leaving
+        before, leaving, lives = self._planned, self._leaving, self.lives
         self._plan, self._digest = plan, digest_of(dump_plan(plan))
         self._planned = {model.name: model for model in plan.models}
         self._leaving = {name: model for name, model in (before | leaving).items() if name not in self._planned}
         self.lives = {name: self.lives.get(name, Life()) for name in self.models}
         self._known = {name: self._known.get(name, Known()) for name in self.models}
+        self._started = started_before(lives, before | leaving | self._started, self._planned)
         for name, model in self._planned.items():
             if name not in before or _is_turned_on(before[name], model, self.lives[name]):
                 self._enlist(name)
@@ -145,7 +157,7 @@ class Keeper:
     def _is_outdated(self, name: str, before: ModelPlan) -> bool:
         life, digest = self.lives[name], self._planned[name].digest
         if life.pid is None:
-            return life.state is State.LOADING and before.digest != digest
+            return life.state in _TRIED and before.digest != digest
         goes_on = life.state not in _ENDING or (life.state is State.DRAINING and life.on_call)
         return goes_on and life.digest != digest
 
@@ -184,6 +196,7 @@ class Keeper:
             self._put(name, by_the_clock(self.lives[name], now))
             self.feed(name, e.Tick(calm=name in calm))
         self._go_round()
+        self._make_way()
         self._let_go()
         self.admit()
 
@@ -200,15 +213,9 @@ class Keeper:
             self.feed(name, e.Admitted())
 
     def _candidates(self) -> list[Candidate]:
+        behind = frozenset(name for each in self._rounds.values() for name in each.rest)
         return [
-            Candidate(
-                name,
-                model.priority,
-                claimed_gpus(model.gpus, machine_has_gpus=self._room.gpus),
-                self.lives[name],
-                model.exclusive,
-                model.turn,
-            )
+            candidate(model, self.lives[name], self._started.get(name), machine_has_gpus=self._room.gpus, behind=behind)
             for name, model in self.models.items()
         ]
 
@@ -278,12 +285,26 @@ class Keeper:
                         name, replace(self.lives[name], reason=f"not restarted: {each.current} did not come back")
                     )
 
+    def _make_way(self) -> None:
+        """A replica that has what the one whose turn it is needs cannot wait for it to be ready."""
+        seen = {each.name: each for each in self._candidates()} if self._rounds and self._started else {}
+        for group, each in list(self._rounds.items()):
+            if each.current in seen and self.lives[each.current].state is State.QUEUED:
+                blockers = in_the_way(seen[each.current], [seen[name] for name in each.rest if name in seen])
+                self._rounds[group] = each.without(blockers)
+                for name in blockers:
+                    self.feed(name, e.RestartWished())
+
     # What is told.
 
     def message(self, pid: int) -> ModelsMessage:
         """What is to be published now."""
         now = self._clock()
         notes = {name: f"to be restarted after {each.current}" for each in self._rounds.values() for name in each.rest}
+        everyone = self._candidates() if self._started else []
+        for model in everyone:
+            if model.life.state is State.QUEUED and (others := in_the_way(model, everyone)):
+                notes[model.name] = f"waits until {', '.join(others)} has moved"
         states = tuple(
             show(model, self.lives[name], self._known[name], now, notes.get(name, ""))
             for name, model in self.models.items()
@@ -300,6 +321,7 @@ class Keeper:
             {name: known.wakes for name, known in self._known.items()},
             dict(self._rounds),
             dict(self._leaving),
+            dict(self._started),
         )
 
     def _learn(self, name: str, before: Life, now: Moment) -> None:
@@ -316,6 +338,8 @@ class Keeper:
         if life == before:
             return
         self.lives[name] = life
+        if not has_process(life):
+            self._started.pop(name, None)
         if _worth_telling(life) != _worth_telling(before):
             self.changes += 1
         if life.state is not before.state:
@@ -326,7 +350,7 @@ class Keeper:
 
     def _act(self, name: str, actions: Iterable[Action]) -> None:
         for action in actions:
-            self._perform(self.model(name), action)
+            self._perform(self.running(name), action)
 
 
 def _leaving(plan: Plan, memory: Memory) -> dict[str, ModelPlan]:

@@ -38,6 +38,9 @@ class Lives(Protocol):
     def models(self) -> Mapping[str, ModelPlan]:
         """Every model that has a life."""
 
+    def running(self, name: str) -> ModelPlan:
+        """The plan of one, as far as its process goes by it."""
+
     @property
     def lives(self) -> Mapping[str, Life]:
         """Their lives."""
@@ -81,7 +84,7 @@ class Lookout:
 
     def look(self, name: str, now: float) -> None:
         """Ask an engine with a living process whatever is due."""
-        model, life = self._lives.models[name], self._lives.lives[name]
+        model, life = self._lives.running(name), self._lives.lives[name]
         arrives = life.state in _ARRIVING
         interval = min(model.probe.interval, _ARRIVING_INTERVAL) if arrives else model.probe.interval
         if life.state in _PROBED and now - self._probed.get(name, 0.0) >= interval - BEAT / 2:

@@ -4,7 +4,8 @@ vLLM's children rename themselves, which wipes their environment, so that a mark
 stays: it is the pid of the leader, whom circus started. The kernel gives no process a number that is still in use as
 a session's, so a session without its leader is what that leader left behind.
 
-Rule: only processes of our own user are ever signalled.
+Rules: only processes of our own user are ever signalled; a number that was told a while ago may be another process's by
+now, so a leader is only taken for ours where circusd is its parent.
 """
 
 from __future__ import annotations
@@ -25,6 +26,15 @@ def is_alive(pid: int) -> bool:
     """Whether the process runs; one that ended and was not reaped yet does not."""
     found = read_process(pid)
     return found is not None and found.alive
+
+
+def is_started_by(parent: int, pid: int) -> bool:
+    """Whether the process leads a session and is a child of `parent`, as every one is that circus starts for us.
+
+    One that ended and was not reaped yet is, too. A stranger that got the number of one of ours is not.
+    """
+    found = read_process(pid)
+    return found is not None and found.session == pid and found.parent == parent
 
 
 def identity(pid: int) -> str:

@@ -48,7 +48,7 @@ async def put_to_sleep(model: ModelPlan, engine: Engine, pid: int, level: int) -
             await _post(engine, f"/sleep?level={level}")
     except (Unwilling, NoAnswer, OSError, TimeoutError) as error:
         fault = _words(error, _SLEEP_WITHIN)
-    asleep = await _is_sleeping(engine)
+    asleep = await is_sleeping(engine)
     if not fault and asleep:
         return Slept(pid)
     if asleep is False:
@@ -65,7 +65,7 @@ async def wake_up(engine: Engine, pid: int, level: int) -> Woken | WakeRefused:
                 await _post(engine, path, body)
     except (Unwilling, NoAnswer, OSError, TimeoutError) as error:
         return WakeRefused(pid, _words(error, _WAKE_WITHIN))
-    if await _is_sleeping(engine) is False:
+    if await is_sleeping(engine) is False:
         return Woken(pid)
     return WakeRefused(pid, "it does not say that it is awake")
 
@@ -79,10 +79,10 @@ async def _post(engine: Engine, path: str, body: bytes = b"") -> None:
         raise Unwilling(f"{path} did not succeed")
 
 
-async def _is_sleeping(engine: Engine) -> bool | None:
-    """What it says itself; None where it does not say. Without such a route it cannot sleep."""
+async def is_sleeping(engine: Engine, within: float = _ASK_WITHIN) -> bool | None:
+    """What it says itself; None where it does not say `within` these seconds. Without such a route it cannot sleep."""
     try:
-        async with asyncio.timeout(_ASK_WITHIN):
+        async with asyncio.timeout(within):
             answer = await engine.ask("GET", "/is_sleeping")
     except (NoAnswer, OSError, TimeoutError):
         return None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.plans import model_plan
 from vllm_circus.config.models import Probe
 from vllm_circus.lifecycle import events as e
@@ -124,3 +126,16 @@ def test_answers_to_clients_of_the_predecessor_are_no_sign_of_life() -> None:
     for _ in range(2):
         story.tell(e.ProbeFailed(story.now, "no answer"))
     assert story.state() is State.UNHEALTHY
+
+
+@pytest.mark.parametrize(("wish", "then"), [(e.StopWished(), State.STOPPED), (e.RestartWished(), State.QUEUED)])
+def test_a_hang_while_it_drains_undoes_no_wish_of_the_operators(wish: e.Event, then: State) -> None:
+    story = ready(Story())
+    for _ in range(3):
+        counted(story, 1, 7, after=95)
+    story.tell(wish)
+    assert counted(story, 1, 7, after=29) == ()
+    assert story.state() is State.DRAINING
+    assert story.after(1).tell(e.Tick()) == (e.Terminate(7),)
+    story.tell(e.Exited(7, Diagnosis("ended by SIGKILL", code=-9)))
+    assert (story.state(), story.life.tries, story.life.crash) == (then, 0, None)

@@ -15,7 +15,7 @@ from vllm_circus.lifecycle.machine import resume
 from vllm_circus.lifecycle.states import State
 from vllm_circus.lifecycle.steps import SLEEP_PATIENCE, WAKE_PATIENCE
 
-from .conftest import Story, asleep, ready
+from .conftest import Story, asleep, loading, ready
 
 
 def sleeper(**changes: Any) -> Story:
@@ -68,6 +68,16 @@ def test_an_engine_that_never_says_whether_it_sleeps_is_ended_and_rests_on_call(
     assert story.life.crash is not None
     assert story.life.crash.why.cause == "did not say within 180 s that it sleeps"
     assert story.life.crash.why.code == -9
+
+
+@pytest.mark.parametrize("event", [e.ProbeOk(1000.0), e.PhaseSeen("starting")], ids=["ready", "loading"])
+def test_an_engine_that_sleeps_unknown_to_its_keeper_gets_no_request_before_it_is_woken_up(event: e.Event) -> None:
+    story = loading(sleeper())
+    story.tell(event, e.FoundAsleep(8))
+    assert story.state() is not State.SLEEPING
+    story.tell(e.FoundAsleep(7))
+    assert (story.state(), story.life.on_call) == (State.SLEEPING, True)
+    assert story.tell(e.Wanted(), e.Admitted()) == (e.Wake(7, 2),), "that wakes up from level 1, too"
 
 
 @pytest.mark.parametrize("wish", [e.WakeWished(), e.StartWished(), e.Wanted()], ids=["wake", "start", "request"])

@@ -3,11 +3,13 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from plugins import gpus
 from plugins.base import LogHandler, Plugin
 from plugins.gpus import GpuWatch
 from vllm_circus import logline
@@ -166,3 +168,35 @@ def test_gpus_that_cannot_be_read_are_none(error: Exception) -> None:
         assert watch.gpus == ()
 
     asyncio.run(scene())
+
+
+def test_figures_of_gpus_are_not_told_for_ever_where_the_driver_hangs(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.INFO)
+
+    async def scene() -> None:
+        release = threading.Event()
+        answers = [(GPU,)]
+
+        def look() -> tuple[Gpu, ...]:
+            return answers.pop() if answers else (release.wait(20), (GPU,))[1]
+
+        watch = GpuWatch(look)
+        watch.begin()
+        await until(lambda: watch.gpus)
+        for _ in range(3):
+            watch.begin()
+        assert watch.gpus, "it may still come"
+        monkeypatch.setattr(gpus, "_HANGS", 0.0)
+        for _ in range(3):
+            watch.begin()
+        assert watch.gpus == ()
+        release.set()
+        await until(lambda: watch.gpus)
+
+    asyncio.run(scene())
+    assert [text for text in caplog.messages if text.startswith("GPUs")] == [
+        "GPUs: the driver does not answer any more",
+        "GPUs: 1 found",
+    ]

@@ -28,6 +28,7 @@ def config(port: int) -> dict[str, object]:
         {"name": "b", "drain_timeout": 1.0, "args": {"sim-token-seconds": 0.05}},
         {"name": "stubborn", "enabled": False, "args": {"sim-ignore-sigterm": "always"}},
         {"name": "broken", "enabled": False, "args": {"sim-fail-phase": "weights", "sim-fail-message": "OSError: no!"}},
+        {"name": "sleepy", "enabled": False, "sleep": True},
         {"name": "slow", "enabled": False, "args": {"sim-load-seconds": 60}},
     ]
     common = {"model": "sim/m", "gpus": []}
@@ -162,6 +163,25 @@ def test_a_health_plugin_without_a_memory_restarts_nothing_either(running: Set) 
     os.kill(old, signal.SIGKILL)
     wait_until(lambda: running.models().pid != old)
     assert {name: running.wait(name, State.READY).pid for name in "ab"} == before
+
+
+@pytest.mark.parametrize("lost", [True, False], ids=["lost", "of an earlier time"])
+def test_an_engine_that_sleeps_gets_no_request_by_a_memory_that_does_not_know_it(running: Set, lost: bool) -> None:
+    running.wish("start", "sleepy")
+    before = running.wait("sleepy", State.READY).pid
+    file = running.instance.state_dir / "health.json"
+    earlier = file.read_bytes()  # a full disk keeps it as it was
+    running.wish("sleep", "sleepy")
+    running.wait("sleepy", State.SLEEPING)
+    old = running.plugin("health")
+    os.kill(old, signal.SIGSTOP)
+    file.write_bytes(b"{" if lost else earlier)
+    os.kill(old, signal.SIGKILL)
+    wait_until(lambda: running.models().pid != old)
+    assert running.chat("sleepy")[0] == 200, "it was woken up"
+    assert running.wait("sleepy", State.READY).pid == before
+    running.wish("stop", "sleepy")
+    running.wait("sleepy", State.STOPPED)
 
 
 def test_an_engine_that_dies_while_nobody_watches_is_back(running: Set) -> None:

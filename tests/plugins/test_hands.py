@@ -13,7 +13,7 @@ import pytest
 from plugins import processes
 from plugins.hands import Hands
 from tests.plans import model_plan
-from vllm_circus.errors import NotRunning
+from vllm_circus.errors import CircusError, NotRunning
 from vllm_circus.lifecycle import events as e
 from vllm_circus.lifecycle.life import Diagnosis
 from vllm_circus.plan.types import ModelPlan
@@ -28,6 +28,14 @@ sleep = [sys.executable, "-c", "import time; time.sleep(60)"]
 near, far = subprocess.Popen(sleep), subprocess.Popen(sleep, process_group=0)
 print(near.pid, far.pid, flush=True)
 time.sleep(60)
+"""
+#: A stranger and its father.
+FATHER = """
+import subprocess
+child = subprocess.Popen(["sleep", "60"], start_new_session={leads})
+print(child.pid, flush=True)
+input()
+child.kill()
 """
 
 
@@ -91,7 +99,7 @@ class Firm:
 
 def perform(circus: FakeCircus, *actions: e.Action, ground: Firm | None = None) -> list[e.Event]:
     events: list[e.Event] = []
-    hands = Hands(circus, ground or Firm(), lambda name, event: events.append(event))
+    hands = Hands(circus, ground or Firm(), lambda name, event: events.append(event), parent=os.getpid())
 
     async def scene() -> None:
         for action in actions:
@@ -158,6 +166,30 @@ def test_cleaning_up_does_not_stop_what_somebody_started_meanwhile(circus: FakeC
     assert circus.calls == ["start model-a"]
 
 
+@pytest.fixture(params=[True, False], ids=["a session's leader", "one of a session"])
+def stranger(request: pytest.FixtureRequest) -> Iterator[int]:
+    """A process that has the number of one of ours by now: a child of somebody else's."""
+    text = FATHER.format(leads=request.param)
+    with subprocess.Popen(
+        [sys.executable, "-c", text], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as father:
+        assert father.stdout is not None
+        yield int(father.stdout.readline())
+        father.communicate("\n")
+
+
+def test_a_stranger_with_the_number_of_a_process_that_is_gone_is_neither_signalled_nor_waited_for(
+    stranger: int,
+) -> None:
+    class Refusing(FakeCircus):
+        async def signal(self, watcher: str, signum: int, pid: int | None = None) -> None:
+            raise CircusError(f"process {pid} not found")
+
+    events = perform(Refusing(), e.Terminate(stranger), e.Kill(stranger), e.CleanUp(stranger))
+    assert events == [e.Cleaned(stranger)]
+    assert processes.is_alive(stranger)
+
+
 def test_sigterm_goes_through_circus_and_directly_where_circus_is_gone(circus: FakeCircus) -> None:
     perform(circus, e.Start())
     pid = circus.processes["model-a"].pid
@@ -177,7 +209,7 @@ def test_sigterm_goes_through_circus_and_directly_where_circus_is_gone(circus: F
 
 def test_a_kill_waits_for_nobody(circus: FakeCircus) -> None:
     events: list[e.Event] = []
-    hands = Hands(circus, Firm(), lambda name, event: events.append(event))
+    hands = Hands(circus, Firm(), lambda name, event: events.append(event), parent=os.getpid())
 
     async def scene() -> None:
         await hands.perform(model_plan("a"), e.Start())

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.plans import model_plan
-from vllm_circus.config.models import Idle
+from vllm_circus.config.models import Idle, Restart
 from vllm_circus.lifecycle import events as e
 from vllm_circus.lifecycle.life import Diagnosis
 from vllm_circus.lifecycle.states import State
@@ -137,13 +137,35 @@ def test_what_is_turned_on_starts_and_what_is_turned_off_ends(instance: Instance
     assert not shown(played.keeper, "b").awaited
 
 
-def test_what_failed_or_was_stopped_stays_so(instance: Instance) -> None:
+def test_what_was_stopped_stays_so(instance: Instance) -> None:
     played = play(instance, model_plan("a"), model_plan("b", gpus=(1,)))
     played.say("stop", "a")
     played.seconds(3)
     played.keeper.take_plan(make_plan(instance, model_plan("a", digest="x"), model_plan("b", gpus=(1,))))
     played.seconds(3)
     assert played.states() == "a:stopped b:ready"
+
+
+@pytest.mark.parametrize(("most", "state"), [(1, State.FAILED), (9, State.BACKOFF)])
+def test_what_failed_is_tried_anew_by_a_plan_that_changes_its_engine(
+    instance: Instance, most: int, state: State
+) -> None:
+    restart = Restart(max_tries=most, first_delay=500)
+    played = play(instance, model_plan("a", restart=restart), model_plan("b", gpus=(1,)))
+    played.broken.add("a")
+    played.say("restart", "a")
+    played.seconds(9)
+    assert played.life("a").state is state
+    renamed = model_plan("a", restart=restart, drain_timeout=1.0)
+    played.keeper.take_plan(make_plan(instance, renamed, model_plan("b", gpus=(1,))))
+    played.seconds(3)
+    assert played.life("a").state is state, "it would fail again"
+    played.broken.clear()
+    mended = model_plan("a", restart=restart, digest="mended")
+    played.keeper.take_plan(make_plan(instance, mended, model_plan("b", gpus=(1,))))
+    assert shown(played.keeper, "a").tries == 0
+    played.seconds(3)
+    assert played.states() == "a:ready b:ready"
 
 
 def test_a_model_that_leaves_and_dies_is_forgotten_too(instance: Instance) -> None:

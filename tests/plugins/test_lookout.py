@@ -43,6 +43,9 @@ class Scene:
     def lives(self) -> dict[str, Life]:
         return {"a": self.life}
 
+    def running(self, name: str) -> ModelPlan:
+        return self.models[name]
+
     def hear(self, **counts: Any) -> list[Event]:
         self.fed.clear()
         workers = (WorkerState(9, 5, 1, 0.0),)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.supervise.conftest import Start, is_gone
-from tests.supervise.engines import DEAF
+from tests.supervise.engines import DEAF, TIDY, python
 from tests.supervise.plans import make_model, make_plan
 from vllm_circus.errors import CircusError, NotRunning
 from vllm_circus.paths import Instance
@@ -46,6 +46,17 @@ def test_a_daemon_that_does_not_end_is_killed_and_swept(instance: Instance, star
     assert any("killing it" in text for text in said)
     assert find_fallen(instance) is None  # it did not die: it was told to end
     assert not instance.secrets.exists()
+
+
+def test_a_daemon_that_somebody_stopped_goes_on_to_end_in_order(instance: Instance, start: Start) -> None:
+    daemon = start(make_plan(instance, make_model("a", python(TIDY, "0"))))
+    daemon.wait_log("a", "up")
+    os.kill(daemon.process.pid, signal.SIGSTOP)  # as Ctrl-Z does with one in the foreground
+    said: list[str] = []
+    stop_daemon(instance, timeout=15, progress=said.append)
+    assert said == []
+    assert daemon.process.wait(5) == 0
+    assert "done" in instance.log("a").read_text()
 
 
 def test_a_daemon_that_cannot_start_is_quoted(

@@ -201,4 +201,6 @@ def _wait(instance: Instance, difference: Difference, before: States, timeout: f
 
 def _runs(state: ModelState | None) -> bool:
     """Whether it gets a new process: what is at rest or asleep waits for whoever asks for it."""
-    return state is not None and state.pid is not None and not state.on_call
+    if state is None or state.on_call:
+        return False
+    return state.pid is not None or state.state in {"backoff", "failed"}

@@ -183,6 +183,13 @@ class Slept:
 
 
 @dataclass(frozen=True)
+class FoundAsleep:
+    """The engine says that it sleeps, and nobody remembers that it was told to."""
+
+    pid: int
+
+
+@dataclass(frozen=True)
 class SleepRefused:
     """The engine does not go to sleep."""
 
@@ -243,6 +250,7 @@ Event = (
     | WakeWished
     | TurnOver
     | Slept
+    | FoundAsleep
     | SleepRefused
     | Woken
     | WakeRefused

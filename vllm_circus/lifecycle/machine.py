@@ -125,6 +125,7 @@ TABLE: Mapping[type[Event], Mapping[State, Handler]] = MappingProxyType(
         e.Resumed: in_states(on_health.resumed, _S.WAKING, *_ANSWERING),
         e.Drained: in_states(on_sleep.drained, _S.DRAINING),
         e.Slept: in_states(on_sleep.slept, _S.DRAINING),
+        e.FoundAsleep: in_states(on_sleep.found_asleep, _S.LOADING, *_SERVING),
         e.SleepRefused: in_states(on_sleep.sleep_refused, _S.DRAINING),
         e.Woken: in_states(on_sleep.woken, _S.WAKING),
         e.WakeRefused: in_states(on_sleep.wake_refused, _S.WAKING),

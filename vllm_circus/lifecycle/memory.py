@@ -30,6 +30,7 @@ class Memory:
         loads, wakes: the durations of the last loads, and of the last times that it woke up, in seconds, by model.
         rounds: the restarts of replicas that go on, by group.
         leaving: plans of models that are not in the models file any more, until nothing is left of them.
+        started: plans that processes were started with, of models that are planned otherwise by now.
     """
 
     owner: str = ""
@@ -39,6 +40,7 @@ class Memory:
     wakes: dict[str, tuple[float, ...]] = field(default_factory=dict)
     rounds: dict[str, Round] = field(default_factory=dict)
     leaving: dict[str, ModelPlan] = field(default_factory=dict)
+    started: dict[str, ModelPlan] = field(default_factory=dict)
     version: int = VERSION
 
 

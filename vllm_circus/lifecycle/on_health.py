@@ -64,7 +64,7 @@ def not_ready_yet(life: Life, event: e.ProbeFailed, _now: Moment, _plan: ModelPl
 
 def counted(life: Life, event: e.Counted, now: Moment, plan: ModelPlan) -> Step:
     """Requests that run while no step is made: after long enough it hangs."""
-    if life.pid is None or life.dozing or event.asked < life.started:
+    if life.pid is None or life.dozing or event.asked < life.started or _is_to_end(life):
         return life, ()
     if event.running <= 0 or event.iterations != life.iterations:
         return replace(life, iterations=event.iterations, frozen=None), ()
@@ -78,13 +78,17 @@ def counted(life: Life, event: e.Counted, now: Moment, plan: ModelPlan) -> Step:
 
 
 def halted(life: Life, event: e.Halted, now: Moment, plan: ModelPlan) -> Step:
-    """It cannot go on, whatever its other processes answer. One that drains to an end is ended when that is due."""
-    ends = life.state is State.DRAINING and life.due is not None
-    if ends or event.leader != life.pid or plan.probe.restart_after is None:
+    """It cannot go on, whatever its other processes answer."""
+    if _is_to_end(life) or event.leader != life.pid or plan.probe.restart_after is None:
         return life, ()
     cause = f"its process {event.pid} was stopped (SIGSTOP) and did not go on"
     fix = "leave engines running: to look at one, attach a debugger; `probe.restart_after: null` lets it wait"
     return kill(life, Diagnosis(cause, fix, "stopped"), now)
+
+
+def _is_to_end(life: Life) -> bool:
+    """Whether it drains for an operator: what he wished for comes when that is due, however ill it is."""
+    return life.state is State.DRAINING and life.due is not None
 
 
 def answering(life: Life, _event: e.Answering, now: Moment, _plan: ModelPlan) -> Step:

@@ -41,6 +41,13 @@ def slept(life: Life, event: e.Slept, now: Moment, _plan: ModelPlan) -> Step:
     return enter(life, State.SLEEPING, now, on_call=True), ()
 
 
+def found_asleep(life: Life, event: e.FoundAsleep, now: Moment, _plan: ModelPlan) -> Step:
+    """It answers probes and no requests. How deeply it sleeps is unknown: what wakes up from level 2 does from both."""
+    if event.pid != life.pid:
+        return life, ()
+    return enter(replace(life, level=2, wished=False), State.SLEEPING, now, on_call=True), ()
+
+
 def sleep_refused(life: Life, event: e.SleepRefused, now: Moment, plan: ModelPlan) -> Step:
     """It stays awake, unless another one needs its GPUs."""
     if event.pid != life.pid or not life.dozing:

@@ -13,6 +13,10 @@ Rules:
   keep several processors busy, and more at once than there is room for makes each of them slow. Waking up is no such
   work.
 
+A process does not move: one that was started by an earlier plan has the GPUs and the address of that plan until it is
+gone. Whoever is to have them now waits as long as it is about to leave them, and reserves nothing meanwhile: the other
+may have to wait for GPUs itself.
+
 Models of one `exclusive` name take turns on their GPUs:
 - One at most is awake: from its start or waking up until it sleeps, or until nothing of it is left.
 - Those that somebody waits for (`wished`) come first, the one that has waited longest before all: whoever had a turn
@@ -42,8 +46,20 @@ _LEAST_TURN = 2.0
 
 
 @dataclass(frozen=True)
+class Holding:
+    """What a process has by an earlier plan: its GPUs, where it listens, and whether it is about to leave both."""
+
+    gpus: frozenset[int] | None
+    place: str
+    leaves: bool
+
+
+@dataclass(frozen=True)
 class Candidate:
-    """One model as the scheduler sees it; `gpus` None is all of them, `turn` in seconds."""
+    """One model as the scheduler sees it; `gpus` None is all of them, `turn` in seconds, `place` where it listens.
+
+    `holding` is None where its process, if there is one, was started by the plan of now.
+    """
 
     name: str
     priority: int
@@ -51,6 +67,13 @@ class Candidate:
     life: Life
     exclusive: str | None = None
     turn: float = 0.0
+    place: str = ""
+    holding: Holding | None = None
+
+    @property
+    def has(self) -> frozenset[int] | None:
+        """The GPUs of its process, or of what it left."""
+        return self.gpus if self.holding is None else self.holding.gpus
 
     @property
     def waits(self) -> bool:
@@ -78,18 +101,33 @@ def claimed_gpus(pinned: tuple[int, ...] | None, *, machine_has_gpus: bool) -> f
 def next_starts(models: Iterable[Candidate], most: int) -> Iterator[str]:
     """The models to start or wake up now, given every model in the file's order."""
     everyone = list(models)
-    taken = [model.gpus for model in everyone if model.life.state in _CHANGING or model.life.remains]
+    taken = [model.has for model in everyone if model.life.state in _CHANGING or model.life.remains]
     loading = sum(model.life.state is State.LOADING for model in everyone)
     waiting = [model for model in everyone if model.waits and _is_next(model, everyone)]
     for model in sorted(waiting, key=lambda model: -model.priority):
         starts = model.life.state is State.QUEUED
-        mine = [model.gpus] if model.life.remains else []  # its own leftovers are in `taken`: it waits for them
+        if starts and in_the_way(model, everyone):
+            continue
+        wanted = model.gpus if starts else model.has
+        mine = [wanted] if model.life.remains else []  # its own leftovers are in `taken`: it waits for them
         room = loading < most or not starts
-        free = not mine and room and not any(_share(model.gpus, other) for other in taken)
-        taken.append(model.gpus)
+        free = not mine and room and not any(_share(wanted, other) for other in taken)
+        taken.append(wanted)
         if free:
             loading += starts
             yield model.name
+
+
+def in_the_way(model: Candidate, others: Iterable[Candidate]) -> list[str]:
+    """Those whose processes have by an earlier plan what the model is to have now, and are about to leave it."""
+    return [
+        other.name
+        for other in others
+        if other is not model
+        and (held := other.holding) is not None
+        and held.leaves
+        and (held.place == model.place or _share(held.gpus, model.gpus))
+    ]
 
 
 def turns_over(models: Iterable[Candidate], now: float) -> Iterator[str]:
@@ -113,7 +151,7 @@ def are_calm(models: Iterable[Candidate]) -> frozenset[str]:
     return frozenset(
         model.name
         for model in everyone
-        if not any(other is not model and _share(model.gpus, other.gpus) for other in arriving)
+        if not any(other is not model and _share(model.has, other.has) for other in arriving)
     )
 
 

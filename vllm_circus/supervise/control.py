@@ -84,6 +84,7 @@ def stop_daemon(
         raise NotRunning(f"instance {instance.name!r} does not run")
     limit = _longest_end(instance) if timeout is None else timeout
     send_signal(process, signal.SIGTERM)
+    send_signal(process, signal.SIGCONT)  # somebody may have stopped it, and it is to end in order all the same
     if _wait_gone(instance, process, limit, progress):
         left = end_leftovers(instance)
     else:
