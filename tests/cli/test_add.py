@@ -55,6 +55,17 @@ def test_a_model_is_added_to_the_instances_file_and_taken_out_again(command: Com
     assert own_file.read_text() == before
 
 
+def test_an_option_of_the_engine_is_checked_before_anything_is_written(command: Command, own_file: Path) -> None:
+    before = own_file.read_text()
+    wrong = ("--arg", "max-model-len=abc", "--arg", "dtype", "--arg", "max-num-seqs=2.5")
+    refused = command("add", "org/model", "--engine", "simulator", "--gpus", "none", *wrong)
+    assert refused.code == 2
+    assert "args.max-model-len: needs a whole number from 1, not 'abc'" in refused.err
+    assert "args.dtype: needs a value (write one of auto" in refused.err
+    assert "args.max-num-seqs: needs a whole number from 1, not 2.5" in refused.err
+    assert own_file.read_text() == before
+
+
 def test_the_whole_result_is_checked_before_anything_is_written(command: Command, own_file: Path) -> None:
     before = own_file.read_text()
     port = str(load_config(own_file).config.models[0].port)

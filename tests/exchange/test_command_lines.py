@@ -105,7 +105,7 @@ def test_every_way_to_start_the_server_is_read(text: str) -> None:
         ("-tp 2 -O3", {"args": {"tensor-parallel-size": 2, "optimization-level": 3}}),
         ("--cudagraph-capture-sizes 1 2 4", {"args": {"cudagraph-capture-sizes": [1, 2, 4]}}),
         ("--middleware a --middleware b", {"args": {"middleware": ["a", "b"]}}),
-        ("--dtype a --dtype b", {"args": {"dtype": "b"}}),
+        ("--dtype half --dtype float16", {"args": {"dtype": "float16"}}),
         ("--rope '{\"a\": 1, \"a\": 2}'", {"args": {"rope": '{"a": 1, "a": 2}'}}),  # JSON that no mapping could say
         ("--x -1 --y 007 --z 0.10", {"args": {"x": -1, "y": "007", "z": "0.10"}}),
         ("--lora-modules c=/c --lora-modules d=/d", {"lora": [{"name": n, "path": f"/{n}"} for n in "cd"]}),
@@ -136,6 +136,9 @@ def test_a_container_gives_its_variables_and_gpus_and_loses_its_folders() -> Non
         ("vllm serve a --config f", "config: options of another file are not read: write them into `args`"),
         ("vllm serve a; vllm serve b", "only the first server is read: 'vllm' and what follows is another command"),
         ("cd /x && vllm serve a", "the command 'cd' before it is not run"),
+        ("vllm serve a --max-num-seqs many", "max-num-seqs: needs a whole number from 1, not 'many'"),
+        ("vllm serve a --dtype float17",
+         "dtype: 'float17' is none of auto, bfloat16, float, float16, float32, half; did you mean 'float16'?"),
         ("vllm serve a -x 3", "'-x' belongs to no option that is known"),
         ("CUDA_VISIBLE_DEVICES=0 vllm serve a -tp 2",
          "models[0].args: tensor-parallel-size 2 is more than its 1 GPUs hold; they decide"),

@@ -39,6 +39,8 @@ def test_an_option_is_read_as_the_models_file_reads_it(typed: str, option: tuple
         ("port=9", "write the model's `port`"),
         ("api-key=x", "a random key of its own"),
         ("no-enforce-eager", "write `enforce-eager: false`"),
+        ("max-model-len=32 k", "needs a whole number from 1, not '32 k': write 32768, 32k (32,000)"),
+        ("max-model-len", "needs a value"),
         ("stop=[", "not valid YAML"),
         ("stop=[]", "an empty list"),
         ("stop=[-x]", "cannot begin with '-'"),

@@ -46,7 +46,7 @@ def test_nothing_written_is_nothing_said(planner: Planner) -> None:
 
 def test_what_args_say_is_the_share_as_well(planner: Planner) -> None:
     assert planner.model(ONE % "args: {gpu_memory_utilization: 0.3}").memory_share == 0.3
-    assert planner.model(ONE % "args: {gpu-memory-utilization: nonsense}").memory_share is None
+    assert planner.model(ONE % "args: {gpu-memory-util: nonsense}").memory_share is None
 
 
 def test_it_wins_over_profiles_and_defaults(planner: Planner) -> None:

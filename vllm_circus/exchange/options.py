@@ -1,7 +1,8 @@
 """Options of an engine, as another program or a command line gives them, sorted into what they are here.
 
 Rules: what this program sets itself (address, names, keys, adapters) becomes the key that says it here, or a named
-loss; a secret is never taken over; every other option stays what it was, whether we know it or not.
+loss; a secret is never taken over, and neither is a value that vLLM would not take; every other option stays what it
+was, whether we know it or not.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from vllm_circus.exchange.lora import read_modules
 from vllm_circus.exchange.values import LONGEST, UNUSABLE, is_line, is_number, is_port
 from vllm_circus.plan.environment import is_secret
 from vllm_circus.plan.options import owned_option
+from vllm_circus.plan.optionvalues import object_to
 
 _LOOPBACK = "engines listen on loopback only, and clients reach them through the proxy"
 _GPU_LIST = re.compile(r"\s*[0-9]{1,4}\s*(,\s*[0-9]{1,4}\s*)*")
@@ -114,6 +116,8 @@ def _take(flag: str, value: Any, place: str, account: Account, taken: Taken) -> 
         taken.sleep = value
     elif (problem := _problem(value)) or (value is not None and not _is_value(value)):
         account.lose(place, problem or f"{show_value(value)} is nothing that can stand on a command line")
+    elif objection := object_to(flag, value):
+        account.lose(place, "; ".join(filter(None, objection)))
     else:
         taken.args.pop(flag, None)
         taken.args[flag] = value

@@ -1,7 +1,8 @@
 """Options of the engine's command line: layered, checked, and spelled as words.
 
 Rules: later layers win over earlier ones, null takes an option away; `max_model_len` and `max-model-len` are one
-option; what this program sets itself (address, names, keys) cannot be set here, however it is abbreviated.
+option; what this program sets itself (address, names, keys) cannot be set here, however it is abbreviated. What vLLM
+would not take as a value is told here (`optionvalues`), before an engine is started to find it out.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 from vllm_circus.config.models import option_flag
 from vllm_circus.config.places import Place
 from vllm_circus.plan.draft import Layer, Notes
+from vllm_circus.plan.optionvalues import doubt, object_to
 
 #: A merged option's value and where it was written.
 Merged = dict[str, tuple[Any, Place]]
@@ -45,7 +47,7 @@ _WITHOUT_NEGATION = frozenset({"aggregate-engine-logging", "disable-log-stats"})
 
 
 def check_layer(layer: Layer, notes: Notes) -> None:
-    """Note options of one layer that this program sets itself, or that stand twice or cannot be spelled."""
+    """Note options of one layer that this program sets itself, or that stand twice, or whose values are wrong."""
     seen: dict[str, str] = {}
     for name, value in layer.values.items():
         flag, place = option_flag(name), (*layer.place, name)
@@ -57,14 +59,23 @@ def check_layer(layer: Layer, notes: Notes) -> None:
             notes.fault(place, f"{short}the program sets this itself", _OWNED[owned])
         elif flag.startswith("no-"):
             notes.fault(place, "options are turned off by false", f"write `{flag.removeprefix('no-')}: false`")
-        elif isinstance(value, list):
-            _check_list(value, place, notes)
+        else:
+            _check_value(flag, value, place, notes)
 
 
 def owned_option(flag: str) -> str | None:
     """The option of ours that `flag` names or abbreviates: vLLM takes any beginning that only one option has."""
     stem = flag.partition(".")[0]
     return next((owned for owned in _OWNED if owned.startswith(stem)), None)
+
+
+def _check_value(flag: str, value: Any, place: Place, notes: Notes) -> None:
+    if objection := object_to(flag, value):
+        notes.fault(place, *objection)
+    elif isinstance(value, list):
+        _check_list(value, place, notes)
+    if words := doubt(flag, value):
+        notes.warn(place, words)
 
 
 def _check_list(value: list[Any], place: Place, notes: Notes) -> None:

@@ -180,7 +180,7 @@ def ask_args(setup: Setup, context: Context, keep: Callable[[Setup], None]) -> S
 def _read_option(text: str) -> tuple[str, Any]:
     """A name and a value; `NAME=` is to take it away. Raises ValueError with a sentence."""
     name, equals, value = text.partition("=")
-    return (parse_option(name)[0], _GONE) if equals and not value.strip() else parse_option(text)
+    return (parse_option(f"{name}=null")[0], _GONE) if equals and not value.strip() else parse_option(text)
 
 
 def _put(args: dict[str, Any], name: str, value: Any) -> None:
