@@ -256,3 +256,16 @@ def test_a_wrong_file_starts_nothing(circus: Circus, models_file: Path) -> None:
     assert f"error: {models_file}:1: models[0]" in refused.stderr
     assert circus.processes() == []
     assert not (circus.home / "run" / "default" / "circus.ini").exists()
+
+
+def test_a_circusd_that_somebody_stopped_is_told(circus: Circus, models_file: Path) -> None:
+    circus("up", str(models_file), "-d", "--wait")
+    before = circus.status()["circusd"]
+    assert not before["stopped"]
+    os.kill(before["pid"], signal.SIGSTOP)
+    try:
+        assert f"`kill -CONT {before['pid']}` lets it go on" in circus("status").stdout
+        assert circus.status()["circusd"]["stopped"]
+    finally:
+        os.kill(before["pid"], signal.SIGCONT)
+    assert "kill -CONT" not in circus("status").stdout

@@ -65,6 +65,13 @@ def test_the_live_screen_leaves_out_a_command_that_it_would_break() -> None:
     assert "control.sock" not in screen(PICTURE, 50).plain
 
 
+def test_a_circusd_that_somebody_stopped_is_named_with_what_lets_it_go_on() -> None:
+    said = text(replace(PICTURE, halted=True))
+    assert "somebody stopped circusd (SIGSTOP)" in said
+    assert "`kill -CONT 100` lets it go on" in said
+    assert "kill" not in text(PICTURE)
+
+
 def test_news_about_the_set_stand_last() -> None:
     assert text(replace(PICTURE, news="models.yaml has changed")).endswith(".sock\nmodels.yaml has changed")
 

@@ -20,12 +20,11 @@ from vllm_circus.plan.difference import Difference, compare
 from vllm_circus.plan.types import Plan
 from vllm_circus.render.ini import declared_names
 from vllm_circus.supervise.lock import find_fallen, lock_holder
-from vllm_circus.supervise.proc import read_process
+from vllm_circus.supervise.proc import is_halted
 from vllm_circus.supervise.sweep import find_leftovers
 from vllm_circus.view.status import Heartbeat, judge
 from vllm_circus.view.units import counted, duration
 
-_STOPPED = "T"
 _SYSTEM = Path("/run/vllm-circus")  # root's, or the service's
 
 
@@ -64,9 +63,8 @@ def running_beside(instance: Instance) -> Iterator[str]:
 
 
 def _silent(scene: Scene, pid: int) -> Found:
-    process = read_process(pid) if pid else None
     what = f"circusd (process {pid}) does not answer within {CIRCUSD_LIMIT:g} s"
-    if process is not None and process.state == _STOPPED:
+    if pid and is_halted(pid):
         return fault(f"{what}: somebody stopped it (SIGSTOP)", f"`kill -CONT {pid}` lets it go on")
     what += f": {scene.watchers.error}" if scene.watchers.error and not scene.watchers.late else ""
     return fault(what, f"{scene.words('logs circusd')} may say why; {scene.words('down')} ends it")

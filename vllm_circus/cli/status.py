@@ -90,11 +90,12 @@ def pictures_of(instance: Instance) -> Iterator[Picture]:
     """
     picture = _first_picture(instance)
     from vllm_circus.bus.subscribe import follow
+    from vllm_circus.supervise.proc import is_halted
 
     deadline = time.monotonic() + PATIENCE
     for message in follow(instance, 0.25):
         news = changed_since(instance, picture.outline)
-        picture = replace(_with(picture, message), now=time.time(), news=news)
+        picture = replace(_with(picture, message), now=time.time(), news=news, halted=is_halted(picture.daemon))
         picture = replace(picture, proxy_words=proxy_words(instance) if picture.lacks_workers else "")
         if deadline and (picture.models is None or picture.counts is None) and time.monotonic() < deadline:
             continue

@@ -46,6 +46,12 @@ def read_process(pid: int) -> Process | None:
     return Process(pid, fields[0].decode(), int(fields[1]), int(fields[2]), int(fields[3]), int(fields[19]))
 
 
+def is_halted(pid: int) -> bool:
+    """Whether somebody stopped the process (SIGSTOP, Ctrl-Z): it is there and does nothing."""
+    process = read_process(pid)
+    return process is not None and process.state == "T"
+
+
 def every_process() -> Iterator[Process]:
     """Every process that there is, zombies included."""
     for name in os.listdir(_PROC):  # noqa: PTH208 - twice as fast as iterdir, and this is done often

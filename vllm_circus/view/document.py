@@ -25,7 +25,7 @@ def status_document(picture: Picture) -> dict[str, Any]:
         "now_at": picture.now,
         "config": outline.source,
         "config_changed": bool(picture.news),
-        "circusd": {"pid": picture.daemon, "endpoint": picture.control},
+        "circusd": {"pid": picture.daemon, "endpoint": picture.control, "stopped": picture.halted},
         "proxy": {
             "url": outline.url,
             "host": outline.host,

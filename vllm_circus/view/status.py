@@ -69,6 +69,7 @@ class Picture:
         circusctl: the command line that reaches circusd; empty leaves it out.
         proxy_words: what a proxy worker last complained of, where some are missing; mostly empty.
         began: when circusd started, in seconds since 1970; None where that is not known.
+        halted: somebody stopped circusd (SIGSTOP): what runs goes on, and nothing is started.
     """
 
     outline: Outline
@@ -81,6 +82,7 @@ class Picture:
     circusctl: str = ""
     proxy_words: str = ""
     began: float | None = None
+    halted: bool = False
 
     def state(self, name: str) -> ModelState | None:
         """The state of a model, None where nobody told."""
@@ -265,6 +267,9 @@ def _footer(picture: Picture, width: int | None) -> Iterator[Line]:
     )
     yield (Cell("plugins  ", "dim"), *_plugins(picture.heartbeats()))
     yield Cell("circusd  ", "dim"), Cell(f"pid {picture.daemon}")
+    if picture.halted:
+        what = "somebody stopped circusd (SIGSTOP), and nothing is started meanwhile"
+        yield (Cell(f"{what}; `kill -CONT {picture.daemon}` lets it go on", "bad"),)
     if picture.circusctl:  # on lines that can be pasted
         yield from ((Cell(line),) for line in folded(picture.circusctl, width))
     if picture.news:
