@@ -21,7 +21,15 @@ PROGRAM = [sys.executable, "-m", "tests.screens.stand_in"]
 def spawn(*command: str, **environ: str) -> pexpect.spawn:
     env = {name: value for name, value in os.environ.items() if name not in {"NO_COLOR", "COLUMNS", "LINES"}}
     env |= {"TERM": "xterm-256color", "PS1": "$ ", **environ}
-    return pexpect.spawn(command[0], list(command[1:]), env=env, dimensions=(24, 80), encoding="utf-8", timeout=60)
+    return pexpect.spawn(
+        command[0], list(command[1:]), env=env, dimensions=(24, 80), encoding="utf-8", timeout=60, preexec_fn=_as_usual
+    )
+
+
+def _as_usual() -> None:
+    """Who runs in the background of a script inherits that these are ignored."""
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)
 
 
 @pytest.fixture
