@@ -21,7 +21,7 @@ import uvloop
 
 from tests.bench.load import Asker, BenchError, Tally, connect
 from tests.bench.process import end, start
-from tests.bench.targets import Stage, Target, engine_command
+from tests.bench.targets import Stage, Target, start_engine
 from tests.bench.wire import make_request
 
 
@@ -71,16 +71,8 @@ def run_helpers(target: Target, clients: int) -> Iterator[Sequence[Helper]]:
 def run_more_engines(stage: Stage) -> Iterator[Stage]:
     """The stage with further engines, as many as there are cores for."""
     with ExitStack() as stack:
-        pids = []
-        for _, core in stage.cores.helpers:
-            process = start(
-                [*engine_command(), "--port", str(stage.engine)], core, log=stage.home / "engine.log", piped=True
-            )
-            stack.callback(end, process)
-            pids.append(process.pid)
-            if process.stdout is None or not process.stdout.readline().strip().isdigit():
-                raise BenchError("a further mock engine does not start")
-        yield replace(stage, engine_pids=(*stage.engine_pids, *pids))
+        started = [stack.enter_context(start_engine(stage.home, core, stage.engine)) for _, core in stage.cores.helpers]
+        yield replace(stage, engine_pids=(*stage.engine_pids, *(pid for pid, _ in started)))
 
 
 async def ask(port: int, clients: int) -> None:

@@ -114,13 +114,20 @@ class Proxy:
 @contextmanager
 def run_engine(home: Path, cores: Cores) -> Iterator[Stage]:
     """The mock engine, started."""
+    with start_engine(home, cores.engine) as (pid, port):
+        yield Stage(home, cores, port, (pid,))
+
+
+@contextmanager
+def start_engine(home: Path, core: int, port: int = 0) -> Iterator[tuple[int, int]]:
+    """One mock engine on a port that several may share: its pid and the port. Raises BenchError where it has none."""
     log = home / "engine.log"
-    process = start([*engine_command(), "--port", "0"], cores.engine, log=log, piped=True)
+    process = start([*engine_command(), "--port", str(port)], core, log=log, piped=True)
     try:
         line = process.stdout.readline() if process.stdout is not None else ""
         if not line.strip().isdigit():
             raise BenchError(f"the mock engine does not start:\n{_last_words(log)}")
-        yield Stage(home, cores, int(line), (process.pid,))
+        yield process.pid, int(line)
     finally:
         end(process)
 

@@ -22,6 +22,7 @@ from vllm_circus.bus.messages import (
     ModelCounts,
     WorkerMessage,
 )
+from vllm_circus.proxy.fields import number_at
 
 if TYPE_CHECKING:
     from vllm_circus.proxy.exchange import Exchange
@@ -33,8 +34,6 @@ CLIENT_LEFT: Final = 499
 TAIL_WINDOW: Final = 16_384
 _USAGE: Final = re.compile(rb'"usage"[ \t\r\n]*:[ \t\r\n]*\{')
 _COMMA: Final = 44
-_ZERO: Final = 48
-_NINE: Final = 57
 _BACKSLASH: Final = 92
 _CLOSE: Final = 125  # a brace
 #: Of a number of tokens.
@@ -206,11 +205,8 @@ def _usual_usage(tail: bytes, at: int) -> tuple[int, int]:
 
 def _number_after(data: bytes, at: int, mark: bytes) -> tuple[int, int]:
     """The number after this mark at `at`, and the index after it; -1 and the end of all where there is none."""
-    begin = end = at + len(mark)
-    last = min(len(data), begin + _MOST_DIGITS)
-    number = 0
-    if data[at:begin] == mark:
-        while end < last and _ZERO <= data[end] <= _NINE:
-            number = 10 * number + data[end] - _ZERO
-            end += 1
+    begin = at + len(mark)
+    if data[at:begin] != mark:
+        return -1, len(data)
+    number, end = number_at(data, begin, min(len(data), begin + _MOST_DIGITS))
     return (number, end) if end > begin else (-1, len(data))

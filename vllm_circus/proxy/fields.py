@@ -56,18 +56,25 @@ def cut_length(raw: bytes) -> tuple[bytes, int | None]:
     at = raw.find(b"ontent-length: ")
     if at < 0:
         at = raw.find(b"ontent-Length: ")
-    # byte by byte: compiled, that costs a fifth of what pieces, `isdigit` and `int` do; interpreted about as much
     if at < 3 or (raw[at - 1] != _LOWER_C and raw[at - 1] != _UPPER_C) or raw[at - 2] != _LF or raw[at - 3] != _CR:
         return raw, None
-    begin = end = at + _NAME_REST
-    last = min(len(raw) - 2, begin + _LENGTH_DIGITS)
-    length = 0
-    while end < last and _ZERO <= raw[end] <= _NINE:
-        length = 10 * length + raw[end] - _ZERO
-        end += 1
+    begin = at + _NAME_REST
+    length, end = number_at(raw, begin, min(len(raw) - 2, begin + _LENGTH_DIGITS))
     if end == begin or raw[end] != _CR or raw[end + 1] != _LF:
         return raw, None
     return raw[: at - 1] + raw[end + 2 :], length
+
+
+def number_at(data: bytes, at: int, last: int) -> tuple[int, int]:
+    """The number whose digits begin at `at` and end before `last`, and the index after them; `at` where there are none.
+
+    Compiled, this costs half of what pieces, `isdigit` and `int` do; interpreted a little more than they.
+    """
+    number = 0
+    while at < last and _ZERO <= data[at] <= _NINE:
+        number = 10 * number + data[at] - _ZERO
+        at += 1
+    return number, at
 
 
 def read_length(value: bytes) -> int | None:

@@ -14,7 +14,7 @@ import logging
 import os
 import signal
 from pathlib import Path
-from types import FunctionType
+from typing import TYPE_CHECKING
 
 import uvloop
 from tornado.ioloop import PeriodicCallback
@@ -27,8 +27,8 @@ from vllm_circus.plan.types import Endpoint, Plan
 from vllm_circus.proxy.control.app import ControlServer
 from vllm_circus.proxy.control.outlook import Outlook
 from vllm_circus.proxy.descriptors import allowed_files
-from vllm_circus.proxy.exchange import Exchange
 from vllm_circus.proxy.gate import Gate, Listener
+from vllm_circus.proxy.glance import IS_COMPILED
 from vllm_circus.proxy.keys import Keys
 from vllm_circus.proxy.output import Handler, Output
 from vllm_circus.proxy.planfile import PlanFile
@@ -36,6 +36,9 @@ from vllm_circus.proxy.relay import Relay, log_line
 from vllm_circus.proxy.sockets import inherited_socket
 from vllm_circus.proxy.tls import LOOK_SECONDS, Certificates
 from vllm_circus.proxy.wishes import WISH_SECONDS, Wishes
+
+if TYPE_CHECKING:
+    from vllm_circus.proxy.exchange import Exchange
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +80,7 @@ async def _serve(plan: Plan, keys: Keys, listeners: list[Listener], digest: str)
 
 def execution() -> str:
     """How the relay of this installation runs: `compiled` or `interpreted`."""
-    return "interpreted" if isinstance(Exchange.relay, FunctionType) else "compiled"
+    return "compiled" if IS_COMPILED else "interpreted"
 
 
 class Worker:

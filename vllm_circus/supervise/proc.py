@@ -34,6 +34,11 @@ class Process:
         """Not a zombie: those hold nothing any more, and only their parent can take them away."""
         return self.state not in {"Z", "X", "x"}
 
+    @property
+    def halted(self) -> bool:
+        """Somebody stopped it (SIGSTOP, Ctrl-Z): it is there and does nothing."""
+        return self.state == "T"
+
 
 def read_process(pid: int) -> Process | None:
     """The process of that pid, zombies included, or None."""
@@ -47,9 +52,9 @@ def read_process(pid: int) -> Process | None:
 
 
 def is_halted(pid: int) -> bool:
-    """Whether somebody stopped the process (SIGSTOP, Ctrl-Z): it is there and does nothing."""
+    """Whether the process of that pid is `halted`; False where there is none."""
     process = read_process(pid)
-    return process is not None and process.state == "T"
+    return process is not None and process.halted
 
 
 def every_process() -> Iterator[Process]:

@@ -14,7 +14,6 @@ from vllm_circus.supervise.proc import Process
 
 #: Seconds between two looks at workers and plugins. Who is stopped at two, one after the other, has been forgotten.
 LOOK_EVERY = 1.0
-_STOPPED = "T"
 
 
 class StoppedWatch:
@@ -25,6 +24,6 @@ class StoppedWatch:
 
     def look(self, processes: Iterable[Process]) -> tuple[Process, ...]:
         """Those of `processes` that are stopped now and were at the last look."""
-        found = tuple(process for process in processes if process.state == _STOPPED)
+        found = tuple(process for process in processes if process.halted)
         before, self._before = self._before, frozenset((process.pid, process.started) for process in found)
         return tuple(process for process in found if (process.pid, process.started) in before)
