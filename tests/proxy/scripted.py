@@ -158,7 +158,6 @@ class Backend:
         self.port: int = self.listener.getsockname()[1]
         self.connections: list[Peer] = []
         self.requests: list[Message] = []
-        self.bytes_in = 0
         self.script: Script = serve_always(ok(b'{"ok":true}'))
         self.serve_on(self.listener)
 

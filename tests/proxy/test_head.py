@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from vllm_circus.config.models import Limits
 from vllm_circus.proxy.cors import Cors
 from vllm_circus.proxy.errors import BadMessage, BadResponse
-from vllm_circus.proxy.fields import cut_length, find_field
+from vllm_circus.proxy.fields import cut_length, find_field, read_again, without_length
 from vllm_circus.proxy.head import RequestHead, engine_head, forwarded_lines
 from vllm_circus.proxy.keys import Keys
-from vllm_circus.proxy.reception import Reception
+from vllm_circus.proxy.reception import NOTHING, Reception
 from vllm_circus.proxy.reply import client_head, framing_of, parse_response
 
 LIMITS = Limits()
@@ -154,12 +154,69 @@ def test_no_bytes_break_the_reading_of_a_response(raw: bytes) -> None:
 
 @given(heads())
 def test_a_head_without_its_length_and_the_length_are_the_same_as_with_it(raw: bytes) -> None:
-    shape, length = cut_length(raw)
+    before, after, length = cut_length(raw)
     if length is None:
-        assert shape is raw
+        assert (before, after) == (raw, b"")
+        assert without_length(before, after) == raw
     else:
-        assert len(raw) - len(shape) == len(b"\r\nContent-Length: %d" % length)
-        assert b"\r\ncontent-length: %d\r\n" % length in raw.lower()
+        digits = raw[len(before) : len(raw) - len(after)]
+        assert (before + digits + after, int(digits)) == (raw, length)
+        assert len(raw) - len(without_length(before, after)) == len(b"\r\nContent-Length: " + digits)
+
+
+#: A usual client's head, and what another one may differ in.
+PLAIN = b"POST /v1/chat/completions HTTP/1.1\r\nHost: h\r\nContent-Length: %b\r\nContent-Type: application/json\r\n\r\n"
+EDITS = st.tuples(
+    st.integers(0, len(PLAIN) + 9), st.integers(0, 4), NOISE | st.sampled_from([b"\r\n\r\n", b"0", b"99"])
+)
+
+
+@given(st.integers(0, 10**20), st.lists(EDITS, max_size=2), st.integers(0, 10**6), st.binary(max_size=9))
+def test_a_head_that_is_read_again_is_what_it_would_be_if_it_were_read_anew(
+    length: int, edits: list[tuple[int, int, bytes]], first: int, body: bytes
+) -> None:
+    data = PLAIN % str(length).encode()
+    for at, size, new in edits:
+        data = data[:at] + new + data[at + size :]
+    data += body
+    reception = Reception(Keys(), Cors(()), LIMITS)
+    usual, end, size = reception.read_plain(PLAIN % str(first).encode(), NOTHING)
+    assert (end, size) == (len(PLAIN % str(first).encode()), first)
+    prepared, end, size = reception.read_plain(data, usual)
+    anew, *rest = Reception(Keys(), Cors(()), LIMITS).read_plain(data, NOTHING)
+    assert [end, size] == rest
+    assert not size or (prepared.head.start, prepared.head.rest) == (anew.head.start, anew.head.rest)
+
+
+def test_a_head_is_read_again_but_for_its_length() -> None:
+    before, after, _ = cut_length(PLAIN % b"5")
+    assert read_again(PLAIN % b"123" + b"{}", before, after) == (len(PLAIN % b"123"), 123)
+    for other in (b"", b" 5", b"+5", b"5 ", b"0x5", b"1" * 19, b"5\r\nContent-Length: 6"):
+        assert read_again(PLAIN % other, before, after)[0] == -1
+    for size in range(len(PLAIN % b"5")):
+        assert read_again((PLAIN % b"5")[:size], before, after)[0] == -1
+    raw = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
+    assert read_again(raw, *cut_length(raw)[:2])[0] == -1, "a head without a length is not one of these"
+
+
+#: The same with a header of 1024 bytes, where its length has one digit.
+LARGE = PLAIN.replace(b"Host: h", b"Host: h\r\nX-Pad: " + b"x" * 955)
+STRICT = Limits(max_header_bytes=1024)
+
+
+def test_what_was_read_before_a_change_is_read_anew() -> None:
+    usual, _, size = Reception(Keys(), Cors(()), LIMITS).read_plain(LARGE % b"55", NOTHING)
+    assert size == 55
+    assert Reception(Keys(), Cors(()), STRICT).read_plain(LARGE % b"55", usual) == (NOTHING, 0, 0)
+
+
+def test_a_longer_number_may_be_one_too_many_for_a_head() -> None:
+    reception = Reception(Keys(), Cors(()), STRICT)
+    usual, _, size = reception.read_plain(LARGE % b"5", NOTHING)
+    assert (size, reception.read_plain(LARGE % b"6", usual)[2]) == (5, 6)
+    assert reception.read_plain(LARGE % b"55", usual)[2] == 0
+    with pytest.raises(BadMessage):
+        reception.read(LARGE % b"55")
 
 
 def test_a_field_is_found_by_its_name_alone() -> None:

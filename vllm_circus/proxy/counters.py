@@ -25,6 +25,8 @@ from vllm_circus.bus.messages import (
 from vllm_circus.proxy.fields import number_at
 
 if TYPE_CHECKING:
+    from mypy_extensions import i64  # the compiler's name for an int that fits into a register
+
     from vllm_circus.proxy.exchange import Exchange
 
 #: Status under which a request is counted whose client left before the end; the number is nginx's.
@@ -32,6 +34,10 @@ CLIENT_LEFT: Final = 499
 
 #: Bytes of a response's end that are searched for its usage.
 TAIL_WINDOW: Final = 16_384
+#: Bytes before a response's last pieces that its usage may begin in; a piece longer than that is kept whole.
+_ENOUGH: Final = 1024
+#: Bytes of a chunk up to which it may be what follows a usage: `[DONE]`, a comment.
+_SHORT_EVENT: Final = 64
 _USAGE: Final = re.compile(rb'"usage"[ \t\r\n]*:[ \t\r\n]*\{')
 _COMMA: Final = 44
 _BACKSLASH: Final = 92
@@ -175,6 +181,20 @@ class Counters:
         )
 
 
+def kept_before(before: bytes, last: bytes, data: bytes, line: int) -> bytes:
+    """What is kept of a response before this piece of it: usage may be split over pieces, and small ones follow it.
+
+    `before` was kept before the `last` piece; `line` is that of the framing. A whole event after another one needs
+    neither of them, and that is the rule.
+    """
+    if line and len(data) >= _SHORT_EVENT and last.endswith(b"\n\n\r\n"):
+        return b""
+    if len(last) >= _ENOUGH:
+        return last
+    both = before + last
+    return both if len(both) <= _ENOUGH else both[-_ENOUGH:]
+
+
 def read_usage(tail: bytes) -> tuple[int, int]:
     """Prompt and completion tokens from the end of a response; zeros where it does not say.
 
@@ -195,18 +215,19 @@ def read_usage(tail: bytes) -> tuple[int, int]:
     return 0, 0
 
 
-def _usual_usage(tail: bytes, at: int) -> tuple[int, int]:
+def _usual_usage(tail: bytes, begin: int) -> tuple[int, int]:
     """The tokens of the usage that begins there, where it is written as vLLM writes it; a -1 where it is not."""
-    prompt, at = _number_after(tail, at, _USUAL_PROMPT)
+    prompt, at = _number_after(tail, begin, _USUAL_PROMPT)
     _, at = _number_after(tail, at, _USUAL_TOTAL)
     completion, at = _number_after(tail, at, _USUAL_COMPLETION)
     return prompt, completion if at < len(tail) and (tail[at] == _COMMA or tail[at] == _CLOSE) else -1
 
 
-def _number_after(data: bytes, at: int, mark: bytes) -> tuple[int, int]:
+def _number_after(data: bytes, at: i64, mark: bytes) -> tuple[i64, i64]:
     """The number after this mark at `at`, and the index after it; -1 and the end of all where there is none."""
-    begin = at + len(mark)
+    size: i64 = len(data)
+    begin: i64 = at + len(mark)
     if data[at:begin] != mark:
-        return -1, len(data)
-    number, end = number_at(data, begin, min(len(data), begin + _MOST_DIGITS))
-    return (number, end) if end > begin else (-1, len(data))
+        return -1, size
+    number, end = number_at(data, begin, min(size, begin + _MOST_DIGITS))
+    return (number, end) if end > begin else (-1, size)

@@ -41,11 +41,12 @@ _EMPTY_LINES: Final = re.compile(rb"\A(?:\r\n)++")
 class Downstream(Connection):
     """See the module."""
 
-    __slots__ = ("_half_closed", "_parsing")
+    __slots__ = ("_half_closed", "_parsing", "_usual")
 
     def __init__(self, relay: Relay) -> None:
         super().__init__(relay)
         self._parsing = self._half_closed = False
+        self._usual = NOTHING  # the head that its client sends over and over
 
     def __repr__(self) -> str:
         doing = "busy" if self._exchange else "lingering" if self._lingering else "idle"
@@ -220,23 +221,17 @@ class Downstream(Connection):
 
     def _plain(self, data: bytes) -> bool:
         """Take a request that is whole and plain in one go; False leaves everything to `_requests`."""
-        end = data.find(b"\r\n\r\n") + 4
-        size = len(data) - end
-        if not size or end < 4:
-            return False
         relay = self._relay
         reception = relay.reception
-        try:
-            prepared, length = reception.read(data[:end])
-        except BadMessage:  # it will be found once more
+        prepared, end, size = reception.read_plain(data, self._usual)
+        if not size or size != len(data) - end or size > reception.max_body:
             return False
-        if length != size or not prepared.plain or size > reception.max_body:
-            return False
+        self._usual = prepared
         model = model_at_a_glance(data, end)
         if model is None:
             return False
         request_id = relay.request_id(prepared.head.read.get(b"x-request-id"))
-        exchange = self._exchange = Exchange(relay, self, prepared, length, request_id)
+        exchange = self._exchange = Exchange(relay, self, prepared, size, request_id)
         exchange.take_whole(data[end:] if size <= SMALL else memoryview(data)[end:], model)
         return True
 

@@ -17,7 +17,7 @@ from math import inf
 from typing import TYPE_CHECKING, Final
 
 from vllm_circus.proxy.allow import CONTROL
-from vllm_circus.proxy.counters import CLIENT_LEFT, TAIL_WINDOW
+from vllm_circus.proxy.counters import CLIENT_LEFT, TAIL_WINDOW, kept_before
 from vllm_circus.proxy.early import EarlyStream, chunked, comment, first_comment, head_of
 from vllm_circus.proxy.errors import Refused, stream_error
 from vllm_circus.proxy.framing import count_events
@@ -51,14 +51,12 @@ class Exchange(Request):
     """
 
     __slots__ = (
+        "_before",
         "_ends_with_connection",
         "_filter",
         "_framing",
         "_is_stream",
         "_piece",
-        "_piece_2",
-        "_piece_3",
-        "_piece_4",
         "_unsent",
         "_write",
         "began",
@@ -79,8 +77,7 @@ class Exchange(Request):
         self._write: Callable[[bytes], object] = down.write
         self._framing: Framing | None = None
         self._filter: UsageFilter | None = None
-        # the end of the body, the latest piece first: its usage may be split over them
-        self._piece = self._piece_2 = self._piece_3 = self._piece_4 = b""
+        self._piece = self._before = b""  # the latest piece of the body, and what may belong to it or its usage
         self._is_stream = self.is_tunnel = self.unchunked = self.keep_alive = self._ends_with_connection = False
         self.began = relay.clock()
         self.first_at = self.last_at = 0.0
@@ -188,9 +185,10 @@ class Exchange(Request):
             if self.head.path == b"/v1/responses":
                 self._relay.remember(self, data)
         self.last_at = now
+        line = self._framing.line if self._framing is not None else 0
         if self._is_stream:
-            self.chunks += count_events(data, self._framing.line if self._framing is not None else 0)
-        self._piece_4, self._piece_3, self._piece_2 = self._piece_3, self._piece_2, self._piece
+            self.chunks += count_events(data, line)
+        self._before = kept_before(self._before, self._piece, data, line)
         self._piece = data if len(data) <= TAIL_WINDOW else data[-TAIL_WINDOW:]
 
     def _filtered(self, data: bytes) -> bytes:
@@ -242,7 +240,7 @@ class Exchange(Request):
         if self._ends_with_connection:
             self.down.tear_on_close(on=False)
         if self.counter is not None and self._piece:
-            self.counter.add_usage(self._piece_4 + self._piece_3 + self._piece_2 + self._piece)
+            self.counter.add_usage(self._before + self._piece)
         self._close_account(self.status, now)
         self.down.exchange_over(keep_alive=self.keep_alive and self.complete, now=now)
 

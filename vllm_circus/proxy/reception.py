@@ -1,8 +1,9 @@
 """What the head of a request decides by itself: whether it is well-formed, where it may go, who may send it.
 
 Rules: nothing here changes while a worker lives (pages, keys, origins, limits), and a client's heads differ in little
-but their Content-Length. So what is decided about a head is remembered by its bytes, bounded; a kept connection pays
-for a look-up and no more.
+but their Content-Length. So what is decided about a head is remembered by its bytes around that number, bounded; and
+who sends the same head again on a kept connection pays for comparing it, a tenth of looking for its end and for its
+length and of finding what was remembered.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from typing import Final
 from vllm_circus.config.models import Limits
 from vllm_circus.proxy.allow import Page, Where, find_page
 from vllm_circus.proxy.cors import Cors
-from vllm_circus.proxy.errors import Refused, unknown_path
-from vllm_circus.proxy.fields import USUAL_HEAD, cut_length
+from vllm_circus.proxy.errors import BadMessage, Refused, unknown_path
+from vllm_circus.proxy.fields import USUAL_HEAD, cut_length, read_again, without_length
 from vllm_circus.proxy.head import NO_HEAD, RequestHead, header_too_large, parse_head, whole_length
 from vllm_circus.proxy.keys import Keys
 
@@ -32,6 +33,8 @@ class Prepared:
         cors: the lines that every answer to it has, for browsers.
         forwards: it says itself whom it is forwarded for, so what engines are told is not the connection's usual.
         plain: nothing about it is unusual: a JSON body of known length, no Expect, no Upgrade, and nothing refused.
+        before, after: the head as it came, around the digits of its Content-Length; see `read_again`.
+        by: who read it.
     """
 
     head: RequestHead
@@ -40,10 +43,13 @@ class Prepared:
     cors: bytes
     forwards: bool
     plain: bool
+    before: bytes
+    after: bytes
+    by: Reception | None
 
 
 #: Stands for what is no request: how it would have gone on is not known.
-NOTHING: Final = Prepared(NO_HEAD, None, None, b"", forwards=False, plain=False)
+NOTHING: Final = Prepared(NO_HEAD, None, None, b"", forwards=False, plain=False, before=b"", after=b"", by=None)
 
 
 class Reception:
@@ -59,28 +65,47 @@ class Reception:
         self._limits = limits
         self._max_header = limits.max_header_bytes + 4  # with the empty line
         self.max_body = limits.max_body_bytes
-        self._remembered: dict[bytes, Prepared] = {}
+        self._remembered: dict[tuple[bytes, bytes], Prepared] = {}
 
     def read(self, raw: bytes) -> tuple[Prepared, int | None]:
         """A whole head, from its request line to the empty line, and its Content-Length. Raises BadMessage."""
-        shape, length = cut_length(raw)
-        prepared = self._remembered.get(shape)
+        before, after, length = cut_length(raw)
+        prepared = self._remembered.get((before, after))
         if prepared is None:
-            prepared = self._prepare(shape)
-            if len(shape) <= USUAL_HEAD:
-                self._remember(shape, prepared)
+            prepared = self._prepare(before, after)
+            if len(raw) <= USUAL_HEAD:
+                self._remember(prepared)
         if len(raw) - prepared.head.line > self._max_header:
             raise header_too_large()
         return prepared, length if prepared.plain else whole_length(prepared.head, length)
 
-    def _remember(self, shape: bytes, prepared: Prepared) -> None:
+    def read_plain(self, data: bytes, usual: Prepared) -> tuple[Prepared, int, int]:
+        """The plain head with which the data begins, where it ends, and its Content-Length.
+
+        `usual` is what the same client sent before, which it mostly sends again. The length is 0 where there is no
+        such head, or where a closer look is needed.
+        """
+        if usual.by is self:
+            end, length = read_again(data, usual.before, usual.after)
+            if 0 < end <= usual.head.line + self._max_header:
+                return usual, end, length
+        end = data.find(b"\r\n\r\n") + 4
+        if end < 4:
+            return NOTHING, 0, 0
+        try:
+            prepared, size = self.read(data[:end])
+        except BadMessage:  # it will be found once more
+            return NOTHING, 0, 0
+        return prepared, end, size if size is not None and prepared.plain else 0
+
+    def _remember(self, prepared: Prepared) -> None:
         """Keep it. When there are too many all go: to know which was used last costs each request more than that."""
         if len(self._remembered) >= _MOST_HEADS:
             self._remembered.clear()
-        self._remembered[shape] = prepared
+        self._remembered[prepared.before, prepared.after] = prepared
 
-    def _prepare(self, shape: bytes) -> Prepared:
-        head = parse_head(shape, self._limits)
+    def _prepare(self, before: bytes, after: bytes) -> Prepared:
+        head = parse_head(without_length(before, after), self._limits)
         page = find_page(head.path)
         refusal = None
         try:
@@ -97,7 +122,8 @@ class Reception:
             and b"content-length" not in read
         )
         forwards = b"x-forwarded-for" in read or b"x-forwarded-proto" in read
-        return Prepared(head, page, refusal, self._cors.lines(read.get(b"origin")), forwards, plain)
+        cors = self._cors.lines(read.get(b"origin"))
+        return Prepared(head, page, refusal, cors, forwards, plain, before, after, self)
 
     def _admit(self, head: RequestHead, page: Page | None) -> None:
         """Raises Refused where key, path or method are wrong; OPTIONS needs no key, since browsers send none."""

@@ -27,6 +27,7 @@ from vllm_circus.proxy.fields import (
     read_connection,
     read_length,
     split_line,
+    without_length,
 )
 from vllm_circus.proxy.framing import ByChunks, ByEnd, ByLength, Framing
 
@@ -56,6 +57,7 @@ class ResponseHead:
         has_body: responses of its status may have one (RFC 9110, section 6.4.1).
         names_request: it has an X-Request-Id of its own.
         start: what a client gets of it: the status line and the lines that pass, each with its line end.
+        before, after: the head as it came, around the digits of its Content-Length; see `read_again`.
     """
 
     minor: int
@@ -67,12 +69,14 @@ class ResponseHead:
     has_body: bool
     names_request: bool
     start: bytes
+    before: bytes
+    after: bytes
 
 
 def parse_response(raw: bytes) -> tuple[ResponseHead, int | None]:
     """A whole head, from its status line to the empty line, and its Content-Length. Raises BadResponse."""
-    shape, length = cut_length(raw)
-    head = _parse_shape(shape) if len(shape) <= USUAL_HEAD else _parse_shape.__wrapped__(shape)
+    before, after, length = cut_length(raw)
+    head = _parse(before, after) if len(raw) <= USUAL_HEAD else _parse.__wrapped__(before, after)
     other = head.read.get(b"content-length")
     if length is not None:
         if other is not None or head.is_chunked:
@@ -87,9 +91,9 @@ def parse_response(raw: bytes) -> tuple[ResponseHead, int | None]:
 
 
 @lru_cache(maxsize=1024)
-def _parse_shape(raw: bytes) -> ResponseHead:
-    """A head, perhaps without its Content-Length. Raises BadResponse."""
-    match = _RESPONSE.fullmatch(raw)
+def _parse(before: bytes, after: bytes) -> ResponseHead:
+    """A head without the digits of its Content-Length. Raises BadResponse."""
+    match = _RESPONSE.fullmatch(without_length(before, after))
     if match is None:
         raise BadResponse("the engine's header is malformed")
     version, status, reason, fields = match.groups()
@@ -114,7 +118,7 @@ def _parse_shape(raw: bytes) -> ResponseHead:
     named = b"x-request-id" in read
     has_body = status not in {b"204", b"304"}
     chunked = _is_chunked(read, minor)
-    return ResponseHead(minor, int(status), read, keep_alive, is_stream, chunked, has_body, named, start)
+    return ResponseHead(minor, int(status), read, keep_alive, is_stream, chunked, has_body, named, start, before, after)
 
 
 def _is_chunked(read: Mapping[bytes, bytes], minor: int) -> bool:

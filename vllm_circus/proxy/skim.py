@@ -6,9 +6,12 @@ glance takes whichever of the two is the faster, and the tests hold them against
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from vllm_circus.proxy.bodymodel import DEEPEST, FLAT, string_end
+
+if TYPE_CHECKING:
+    from mypy_extensions import i64  # the compiler's name for an int that fits into a register
 
 _LONGEST_KEY: Final = 64
 _LONGEST_NAME: Final = 256
@@ -38,17 +41,17 @@ _OPEN: Final = 123
 _CLOSE: Final = 125
 
 
-def model_at_a_skim(data: bytes, at: int) -> bytes | None:
-    """The name of the model in the body from `at` on, or None where a closer look is needed."""
-    size = len(data)
-    at = _blank(data, at, size)
+def model_at_a_skim(data: bytes, begin: int) -> bytes | None:
+    """The name of the model in the body from `begin` on, or None where a closer look is needed."""
+    size: i64 = len(data)
+    at: i64 = _blank(data, begin, size)
     if at == size or data[at] != _OPEN:
         return None
     name = b""
     more = True
     while more:
-        key = _blank(data, at + 1, size)
-        end = _plain_end(data, key, size, _LONGEST_KEY)
+        key: i64 = _blank(data, at + 1, size)
+        end: i64 = _plain_end(data, key, size, _LONGEST_KEY)
         at = _value_at(data, end + 1, size) if end >= 0 else -1
         if at < 0:
             return None
@@ -67,18 +70,18 @@ def model_at_a_skim(data: bytes, at: int) -> bytes | None:
     return name if name and data[at] == _CLOSE and _blank(data, at + 1, size) == size else None
 
 
-def _blank(data: bytes, at: int, size: int) -> int:
+def _blank(data: bytes, at: i64, size: i64) -> i64:
     """Index of what follows the blanks."""
     while at < size and data[at] in (_SPACE, _LF, _CR, _TAB):
         at += 1
     return at
 
 
-def _plain_end(data: bytes, at: int, size: int, most: int) -> int:
+def _plain_end(data: bytes, at: i64, size: i64, most: i64) -> i64:
     """Index of the quote that ends a string without escapes, of at most so many bytes, that begins at `at`; or -1."""
     if at >= size or data[at] != _QUOTE:
         return -1
-    last = min(size, at + most + 2)
+    last: i64 = min(size, at + most + 2)
     at += 1
     while at < last:
         if data[at] == _QUOTE:
@@ -89,7 +92,7 @@ def _plain_end(data: bytes, at: int, size: int, most: int) -> int:
     return -1
 
 
-def _value_at(data: bytes, at: int, size: int) -> int:
+def _value_at(data: bytes, at: i64, size: i64) -> i64:
     """Index of what follows a colon and blanks; -1 where there is none."""
     at = _blank(data, at, size)
     if at == size or data[at] != _COLON:
@@ -98,29 +101,29 @@ def _value_at(data: bytes, at: int, size: int) -> int:
     return at if at < size else -1
 
 
-def _value_end(data: bytes, at: int, size: int) -> int:
+def _value_end(data: bytes, at: i64, size: i64) -> i64:
     """Index after the value that begins there; -1 where it does not end."""
-    byte = data[at]
+    byte: i64 = data[at]
     if byte == _QUOTE:
         return _string_end(data, at + 1, size)
     if byte in (_OPEN, _OPEN_ARRAY):
         return _nested_end(data, at + 1, size)
-    begin = at
+    begin: i64 = at
     while at < size and _is_scalar(data[at]):
         at += 1
     return at if at > begin else -1
 
 
-def _is_scalar(byte: int) -> bool:
+def _is_scalar(byte: i64) -> bool:
     """Whether numbers, true, false and null are made of it."""
     if byte <= _NINE:
         return byte >= _ZERO or byte in (_MINUS, _DOT, _PLUS)
     return _LOWER_A <= byte <= _LOWER_Z or _UPPER_A <= byte <= _UPPER_Z
 
 
-def _string_end(data: bytes, at: int, size: int) -> int:
+def _string_end(data: bytes, at: i64, size: i64) -> i64:
     """Index after the quote that ends the string whose inside begins at `at`; -1 where it has none."""
-    last = min(size, at + _SHORT)
+    last: i64 = min(size, at + _SHORT)
     while at < last:
         if data[at] == _QUOTE:
             return at + 1
@@ -128,11 +131,12 @@ def _string_end(data: bytes, at: int, size: int) -> int:
     return string_end(data, at) if at < size else -1
 
 
-def _nested_end(data: bytes, at: int, size: int) -> int:
+def _nested_end(data: bytes, at: i64, size: i64) -> i64:
     """Index after the array or object whose inside begins at `at`; -1 where it does not end, or is very deep."""
-    depth, flat = 1, 0
+    depth: i64 = 1
+    flat: i64 = 0
     while 0 < depth <= DEEPEST and 0 <= at < size:
-        byte = data[at]
+        byte: i64 = data[at]
         at += 1
         flat += 1
         if byte == _QUOTE:

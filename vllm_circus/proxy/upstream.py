@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, cast
 
 from vllm_circus.proxy.errors import BadResponse
+from vllm_circus.proxy.fields import read_again
 from vllm_circus.proxy.framing import MORE, BadFraming, Framing
 from vllm_circus.proxy.intake import Piece
 from vllm_circus.proxy.reply import LONGEST_HEAD, ResponseHead, framing_of, parse_response
@@ -55,6 +56,7 @@ class Upstream:
         "_transport",
         "_tunnel",
         "_unchunk",
+        "_usual",
         "idle_since",
         "silent",
         "used",
@@ -73,6 +75,7 @@ class Upstream:
         self._keep_alive = True
         self._paused = False
         self._poll: select.poll | None = None
+        self._usual: ResponseHead | None = None  # of the last answer that came whole, which most others resemble
         self.used = False
         self.silent = True
         self.idle_since = 0.0
@@ -217,6 +220,12 @@ class Upstream:
 
     def _head(self, exchange: Exchange | EarlyStream, data: bytes) -> None:
         self.silent = False
+        usual = self._usual
+        if usual is not None and not self._buffer:
+            end, size = read_again(data, usual.before, usual.after)
+            if size and end + size == len(data) and self._method != b"HEAD":
+                self._whole(exchange, usual, data, end)
+                return
         data = self._buffer + data if self._buffer else data
         while True:
             end = data.find(b"\r\n\r\n") + 4
@@ -238,6 +247,7 @@ class Upstream:
             data = data[end:]
         self._buffer = b""
         if length is not None and end + length == len(data) and length and self._method != b"HEAD" and head.has_body:
+            self._usual = head
             self._whole(exchange, head, data, end)
         else:
             self._begin(exchange, head, length, data, end)
