@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import sysconfig
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -22,7 +21,7 @@ def describe(results: Sequence[Result], cores: Cores, effort: Effort, foreign: f
     ours = f"vllm-circus {version('vllm-circus')} ({execution()})"
     proxies = (proxy for result in results for proxy in result.suite.proxies if proxy.version)
     others = dict.fromkeys(f", {proxy.names[-1]} {proxy.version}" for proxy in proxies)
-    python = f"{platform.python_implementation()} {platform.python_version()}{_build()}"
+    python = f"{platform.python_implementation()} {platform.python_version()}"
     yield f"- Machine: {_processor()}, {os.cpu_count()} cores, {_memory():.0f} GiB, Linux {platform.release()}"
     yield f"- Software: {python}, {ours}, {packages}{''.join(others)}"
     yield f"- Cores: {_placed(cores)}"
@@ -38,12 +37,6 @@ def describe(results: Sequence[Result], cores: Cores, effort: Effort, foreign: f
         f" and haproxy: none of them. {FORWARDER} stands in for the production-stack router, which no package index"
         " has: the same kind of program with less to do"
     )
-
-
-def _build() -> str:
-    """Distributions build their interpreter with a profile, which makes it faster; who builds one has to ask for it."""
-    asked = "--enable-optimizations" in str(sysconfig.get_config_var("CONFIG_ARGS"))
-    return " (built with --enable-optimizations)" if asked else ""
 
 
 def _placed(cores: Cores) -> str:

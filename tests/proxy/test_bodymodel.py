@@ -159,6 +159,7 @@ FILE = ('name="file"; filename="model"\r\nContent-Type: audio/wav', b"RIFF\r\n--
         (form(('filename="x"; name="model"', b"a")), "a"),
         (form(('name="models"', b"a"), FILE), None),
         (form(('name="model"', b"")), None),
+        (b'--XX\r\nContent-Disposition: form-data; name="model"\r\n\r\n--XX--\r\n', None),
         (form(('name="prompt"', b'name="model"\r\n\r\nb'), ('name="model"', b"a")), "a"),
         (b"preamble\r\n" + form(('name="model"', b"a")) + b"epilogue", "a"),
     ],

@@ -55,13 +55,34 @@ def test_usage_is_found_where_an_event_is_made_of_several_chunks() -> None:
     assert tokens(pieces) == (18, 22)
 
 
+@pytest.mark.parametrize(
+    "after",
+    [
+        [b'event: message_stop\ndata: {"type":"message_stop"}' + b" " * 60 + b"\n\n"],
+        [DELTA % (b"x" * 500), DONE],
+        [b'data: {"choices":[],"usage":null,"filtered":"%b"}\n\n' % (b"x" * 200), DONE, b": bye\n\n"],
+        [b'data: {"metadata":"%b"}\n\n' % (b"x" * 2000), DONE],
+    ],
+)
+def test_usage_is_found_before_what_follows_it(after: list[bytes]) -> None:
+    assert tokens([chunk(DELTA % b"a"), *map(chunk, (USAGE, *after)), b"0\r\n\r\n"]) == (18, 22)
+
+
+@given(st.integers(0, 6000), st.integers(0, 6000))
+def test_usage_may_begin_with_a_piece(size: int, more: int) -> None:
+    usage = b'"usage":{"prompt_tokens":1,"total_tokens":3,"completion_tokens":2},"ids":"%b"}' % (b"1" * more)
+    before = kept_before(b"", b'{"text":"%b",' % (b"x" * size), usage, 0)
+    assert read_usage(kept_before(before, usage, b"}", 0) + b"}") in {(1, 2), (0, 0)}
+    assert read_usage(usage) == (1, 2)
+
+
 def test_of_a_long_stream_little_is_kept() -> None:
     before = last = b""
     for piece in [b"x" * 900] * 100 + [b"x" * 9] * 1000:
         before, last = kept_before(before, last, piece, 0), piece
-        assert len(before) <= 1024
-    event = chunk(DELTA % b"a")
-    assert kept_before(b"y", event, event, 4) == b"", "a whole event after another one"
+        assert len(before) <= 4096
+    event = chunk(DELTA % (b"a" * 99))
+    assert kept_before(before, event, event, 4) is event, "of whole events the last two"
 
 
 @pytest.mark.parametrize(
@@ -75,11 +96,17 @@ def test_of_a_long_stream_little_is_kept() -> None:
         (b'"usage":{"prompt_tokens":9} "usage":{"prompt_tokens":1}', (1, 0)),
         (b'"content":"\\"usage\\":{\\"prompt_tokens\\":7}" "usage":null', (0, 0)),
         (b'"usage":{"prompt_tokens":%b}' % (b"1" * 12), (111_111_111_111, 0)),
+        (b'\\"usage":{"prompt_tokens":1,"total_tokens":3,"completion_tokens":2}', (0, 0)),
         *((tail, (0, 0)) for tail in (b"", b'"usage"', b'"usage":', b'usage":{"prompt_tokens":1}', b'"usage":{}')),
     ],
 )
 def test_usage_is_read_in_every_spelling(tail: bytes, expected: tuple[int, int]) -> None:
     assert read_usage(tail) == read_usage(b"{" + tail) == expected
+
+
+@given(st.lists(st.sampled_from([b'"usage"', b":", b"{", b'"prompt_tokens":', b"1", b"\\", b"}", b","])).map(b"".join))
+def test_no_end_of_an_answer_breaks_the_counting(tail: bytes) -> None:
+    assert min(read_usage(tail)) >= 0
 
 
 @given(st.lists(st.floats(0, 20) | st.sampled_from([0.5, 1.0, 2.5]), max_size=30), st.integers(0, 30))

@@ -143,7 +143,7 @@ def test_what_can_never_become_a_trailer_is_refused_at_once(raw: bytes) -> None:
 
 
 EVENTS = st.lists(
-    st.sampled_from([b"data: x\n\n", b"event: a\ndata: x\n\n", b"\n", b"\n\n", b"x" * 300, b": \n\n", b"\r\n"])
+    st.sampled_from([b"data: x\n\n", b"event: a\ndata: x\n\n", b"\n", b"a\n", b"\n\n", b"x" * 300, b": \n\n", b"\r\n"])
 )
 
 
@@ -154,6 +154,13 @@ def test_events_are_counted_whatever_the_pieces(payloads: list[bytes], random: R
     for piece in (data[begin:end] for begin, end in itertools.pairwise(cuts)):
         framing.feed(piece)
         assert count_events(piece, framing.line) == piece.count(b"\n\n")
+
+
+@pytest.mark.parametrize("payload", [b"", b"\n", b"\n\n", b"a\n", b"a\n\n", b"\na\n\n", b"\n\n\n"])
+def test_events_of_short_chunks_are_counted(payload: bytes) -> None:
+    piece = b"%x\r\n%b\r\n" % (len(payload), payload)
+    for line in (0, len(b"%x\r\n" % len(payload))):
+        assert count_events(piece, line) == piece.count(b"\n\n")
 
 
 @pytest.mark.parametrize("size", [1, 2, 15, 16, 255, 256, 2040, 5000])

@@ -180,7 +180,7 @@ def test_a_head_that_is_read_again_is_what_it_would_be_if_it_were_read_anew(
         data = data[:at] + new + data[at + size :]
     data += body
     reception = Reception(Keys(), Cors(()), LIMITS)
-    usual, end, size = reception.read_plain(PLAIN % str(first).encode(), NOTHING)
+    usual, end, size = reception.read_plain(PLAIN % str(first).encode() + b"{", NOTHING)
     assert (end, size) == (len(PLAIN % str(first).encode()), first)
     prepared, end, size = reception.read_plain(data, usual)
     anew, *rest = Reception(Keys(), Cors(()), LIMITS).read_plain(data, NOTHING)
@@ -205,16 +205,21 @@ STRICT = Limits(max_header_bytes=1024)
 
 
 def test_what_was_read_before_a_change_is_read_anew() -> None:
-    usual, _, size = Reception(Keys(), Cors(()), LIMITS).read_plain(LARGE % b"55", NOTHING)
+    usual, _, size = Reception(Keys(), Cors(()), LIMITS).read_plain(LARGE % b"55" + b"{", NOTHING)
     assert size == 55
-    assert Reception(Keys(), Cors(()), STRICT).read_plain(LARGE % b"55", usual) == (NOTHING, 0, 0)
+    assert Reception(Keys(), Cors(()), STRICT).read_plain(LARGE % b"55" + b"{", usual) == (NOTHING, 0, 0)
+
+
+def test_a_head_without_its_body_is_left_to_the_careful_reader() -> None:
+    for raw in (PLAIN % b"5", b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"):
+        assert Reception(Keys(), Cors(()), LIMITS).read_plain(raw, NOTHING) == (NOTHING, 0, 0)
 
 
 def test_a_longer_number_may_be_one_too_many_for_a_head() -> None:
     reception = Reception(Keys(), Cors(()), STRICT)
-    usual, _, size = reception.read_plain(LARGE % b"5", NOTHING)
-    assert (size, reception.read_plain(LARGE % b"6", usual)[2]) == (5, 6)
-    assert reception.read_plain(LARGE % b"55", usual)[2] == 0
+    usual, _, size = reception.read_plain(LARGE % b"5" + b"{", NOTHING)
+    assert (size, reception.read_plain(LARGE % b"6" + b"{", usual)[2]) == (5, 6)
+    assert reception.read_plain(LARGE % b"55" + b"{", usual)[2] == 0
     with pytest.raises(BadMessage):
         reception.read(LARGE % b"55")
 

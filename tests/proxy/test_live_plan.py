@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 import threading
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from vllm_circus.bus.messages import ModelsMessage, ModelState
 from vllm_circus.config.models import Limits, Queue, RequestRules
 from vllm_circus.lifecycle.states import State
 from vllm_circus.plan.types import Endpoint, ModelPlan, Plan, digest_of, dump_plan
+from vllm_circus.proxy.head import RequestHead
 from vllm_circus.proxy.keys import Keys
 
 READY = ModelState("chat-1", State.READY)
@@ -205,6 +207,21 @@ def test_keys_origins_limits_rules_and_the_log_change(start: Start, stack: ExitS
     assert worker.chat(b'{"model":"chat","pad":"%b"}' % (b"x" * 3000), *now).status == 413
     assert worker.chat(b"{}", *now).status == 200
     assert until(lambda: b"model=chat engine=chat-" in worker.log.read_bytes())
+
+
+def test_of_what_was_read_before_nothing_is_kept(short_dir: Path, backend: Backend) -> None:
+    def heads() -> list[RequestHead]:
+        made = (one for one in gc.get_objects() if isinstance(one, RequestHead))
+        return [head for head in made if head.read.get(b"authorization") == b"Bearer gone"]
+
+    async def story(inside: Inside) -> None:
+        client = await inside.client(post(ASK, b"Authorization: Bearer gone"))
+        assert (await asyncio.to_thread(read_message, client)).status == 200
+        assert heads()
+        inside.relay.take_plan(inside.relay.plan, Keys())
+        assert not heads(), "the connection is idle, and goes on"
+
+    play(short_dir, story, *replicas(backend.port))
 
 
 @contextmanager

@@ -358,7 +358,7 @@ class FormModel:
         found = data.find(self._delimiter, at)
         if found >= 0:
             if self._part == "model":
-                self._named(data[at + 2 : found])
+                self._named(data[min(at + 2, found) : found])
             self._part = "header"
             return found + len(self._delimiter)
         if self._part == "model":

@@ -35,9 +35,9 @@ CLIENT_LEFT: Final = 499
 #: Bytes of a response's end that are searched for its usage.
 TAIL_WINDOW: Final = 16_384
 #: Bytes before a response's last pieces that its usage may begin in; a piece longer than that is kept whole.
-_ENOUGH: Final = 1024
-#: Bytes of a chunk up to which it may be what follows a usage: `[DONE]`, a comment.
-_SHORT_EVENT: Final = 64
+_ENOUGH: Final = 4096
+#: Bytes of a chunk below which it is one of several that may follow a usage: `[DONE]`, an event's end, a comment.
+_SHORT_EVENT: Final = 128
 _USAGE: Final = re.compile(rb'"usage"[ \t\r\n]*:[ \t\r\n]*\{')
 _COMMA: Final = 44
 _BACKSLASH: Final = 92
@@ -184,12 +184,11 @@ class Counters:
 def kept_before(before: bytes, last: bytes, data: bytes, line: int) -> bytes:
     """What is kept of a response before this piece of it: usage may be split over pieces, and small ones follow it.
 
-    `before` was kept before the `last` piece; `line` is that of the framing. A whole event after another one needs
-    neither of them, and that is the rule.
+    `before` was kept before the `last` piece; `line` is that of the framing. Mostly a whole event follows another one,
+    and nothing is joined.
     """
-    if line and len(data) >= _SHORT_EVENT and last.endswith(b"\n\n\r\n"):
-        return b""
-    if len(last) >= _ENOUGH:
+    is_event = line and len(data) >= _SHORT_EVENT and last.endswith(b"\n\n\r\n")
+    if is_event or len(last) >= _ENOUGH:
         return last
     both = before + last
     return both if len(both) <= _ENOUGH else both[-_ENOUGH:]
@@ -202,17 +201,22 @@ def read_usage(tail: bytes) -> tuple[int, int]:
     quotes are escaped.
     """
     at = tail.rfind(b'"usage"')
-    if at > 0 and tail[at - 1] != _BACKSLASH:
+    if at >= 0 and not _is_escaped(tail, at):
         prompt_tokens, completion_tokens = _usual_usage(tail, at)
         if completion_tokens >= 0:
             return prompt_tokens, completion_tokens
     while at >= 0:
         match = _USAGE.match(tail, at)
-        if match is not None and tail[at - 1 : at] != b"\\":
+        if match is not None and not _is_escaped(tail, at):
             prompt, completion = _PROMPT.search(tail, match.end()), _COMPLETION.search(tail, match.end())
             return int(prompt[1]) if prompt else 0, int(completion[1]) if completion else 0
         at = tail.rfind(b'"usage"', 0, at)
     return 0, 0
+
+
+def _is_escaped(tail: bytes, at: int) -> bool:
+    """Whether that quote is inside a string."""
+    return at > 0 and tail[at - 1] == _BACKSLASH
 
 
 def _usual_usage(tail: bytes, begin: int) -> tuple[int, int]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from vllm_circus.proxy.connection import DRAIN_GRACE, LARGE_READ, Connection
 from vllm_circus.proxy.errors import BadMessage, Refused, answer
 from vllm_circus.proxy.exchange import Exchange
+from vllm_circus.proxy.fields import USUAL_HEAD
 from vllm_circus.proxy.framing import MORE
 from vllm_circus.proxy.glance import SMALL, model_at_a_glance
 from vllm_circus.proxy.head import check_beginning
@@ -173,6 +174,10 @@ class Downstream(Connection):
         else:
             self._close(linger=False)
 
+    def forget(self) -> None:
+        """Keys and limits have changed: what was read before is not to be kept for the next request."""
+        self._usual = NOTHING
+
     def end(self) -> None:
         """The worker ends: say so to who waits for an answer."""
         if self._exchange is not None:
@@ -226,7 +231,7 @@ class Downstream(Connection):
         prepared, end, size = reception.read_plain(data, self._usual)
         if not size or size != len(data) - end or size > reception.max_body:
             return False
-        self._usual = prepared
+        self._usual = prepared if end <= USUAL_HEAD else NOTHING
         model = model_at_a_glance(data, end)
         if model is None:
             return False

@@ -213,7 +213,8 @@ def count_events(data: bytes, line: int) -> int:
 
     One event in one chunk is the rule, and to look for one byte costs a fraction of counting two.
     """
-    if line and data.endswith(b"\n\n\r\n") and _LF not in data[line:-4]:
+    end = len(data) - 4
+    if 0 < line <= end and data.endswith(b"\n\n\r\n") and _LF not in data[line:end]:
         return 1
     return data.count(b"\n\n")
 

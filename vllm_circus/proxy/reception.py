@@ -23,6 +23,12 @@ from vllm_circus.proxy.keys import Keys
 _MOST_HEADS: Final = 1024
 
 
+class Mark:
+    """Tells who read a head, without being the one who has all others too."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Prepared:
     """A head and what follows from it.
@@ -45,7 +51,7 @@ class Prepared:
     plain: bool
     before: bytes
     after: bytes
-    by: Reception | None
+    by: Mark | None
 
 
 #: Stands for what is no request: how it would have gone on is not known.
@@ -66,6 +72,7 @@ class Reception:
         self._max_header = limits.max_header_bytes + 4  # with the empty line
         self.max_body = limits.max_body_bytes
         self._remembered: dict[tuple[bytes, bytes], Prepared] = {}
+        self._mark = Mark()
 
     def read(self, raw: bytes) -> tuple[Prepared, int | None]:
         """A whole head, from its request line to the empty line, and its Content-Length. Raises BadMessage."""
@@ -85,12 +92,12 @@ class Reception:
         `usual` is what the same client sent before, which it mostly sends again. The length is 0 where there is no
         such head, or where a closer look is needed.
         """
-        if usual.by is self:
+        if usual.by is self._mark:
             end, length = read_again(data, usual.before, usual.after)
-            if 0 < end <= usual.head.line + self._max_header:
+            if 0 < end < len(data) and end <= usual.head.line + self._max_header:
                 return usual, end, length
         end = data.find(b"\r\n\r\n") + 4
-        if end < 4:
+        if end < 4 or end == len(data):
             return NOTHING, 0, 0
         try:
             prepared, size = self.read(data[:end])
@@ -123,7 +130,7 @@ class Reception:
         )
         forwards = b"x-forwarded-for" in read or b"x-forwarded-proto" in read
         cors = self._cors.lines(read.get(b"origin"))
-        return Prepared(head, page, refusal, cors, forwards, plain, before, after, self)
+        return Prepared(head, page, refusal, cors, forwards, plain, before, after, self._mark)
 
     def _admit(self, head: RequestHead, page: Page | None) -> None:
         """Raises Refused where key, path or method are wrong; OPTIONS needs no key, since browsers send none."""

@@ -265,6 +265,8 @@ class Relay:
         self.response_timeout = self.limits.response_timeout
         self.cors = Cors(plan.proxy.cors)
         self.reception = Reception(keys, self.cors, self.limits)
+        for down in self.connections:
+            down.forget()
         self.fleet.take_plan(plan, message or self.models, believed=message is not None or self._believed)
 
     def sweep(self) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, cast
 
 from vllm_circus.proxy.errors import BadResponse
-from vllm_circus.proxy.fields import read_again
+from vllm_circus.proxy.fields import USUAL_HEAD, read_again
 from vllm_circus.proxy.framing import MORE, BadFraming, Framing
 from vllm_circus.proxy.intake import Piece
 from vllm_circus.proxy.reply import LONGEST_HEAD, ResponseHead, framing_of, parse_response
@@ -247,7 +247,7 @@ class Upstream:
             data = data[end:]
         self._buffer = b""
         if length is not None and end + length == len(data) and length and self._method != b"HEAD" and head.has_body:
-            self._usual = head
+            self._usual = head if end <= USUAL_HEAD else None
             self._whole(exchange, head, data, end)
         else:
             self._begin(exchange, head, length, data, end)
