@@ -306,6 +306,10 @@ def test_a_log_that_nobody_reads_never_blocks_and_says_what_was_lost() -> None:
     [
         (["--plan", "/nowhere/plan.json", "--fd", "0"], "the plan cannot be read"),
         (["--plan", "{plan}", "--fd", "987"], "descriptor 987 is no socket"),
+        (["--plan", "{plan}"], "option --fd is missing\n  usage: "),
+        (["--plan", "{plan}", "--fd"], "option --fd requires argument"),
+        (["--plan", "{plan}", "--fd", "one"], "'one'"),
+        (["--plans", "{plan}"], "option --plans not recognized"),
     ],
 )
 def test_a_start_that_cannot_work_says_why(short_dir: Path, arguments: list[str], said: str) -> None:

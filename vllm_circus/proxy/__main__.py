@@ -1,30 +1,43 @@
-"""A proxy worker: `python -m vllm_circus.proxy --plan FILE --fd N [--unix-fd N]`, started by circusd."""
+"""A proxy worker: `python -m vllm_circus.proxy --plan FILE --fd N [--unix-fd N]`, started by circusd.
+
+`--plan` is the plan.json of the run directory, the numbers are inherited listening sockets. argparse would stay in the
+memory of each worker, with more than a mebibyte.
+"""
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
+from getopt import GetoptError, getopt
 from pathlib import Path
 
 from vllm_circus.errors import CircusError
 from vllm_circus.plan.types import digest_of, load_plan
 
+_USAGE = "usage: python -m vllm_circus.proxy --plan FILE --fd N [--unix-fd N]"
+
 
 def main() -> int:
     """Serve until told to end; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m vllm_circus.proxy", description="One proxy worker.")
-    parser.add_argument("--plan", type=Path, required=True, help="the plan.json of the run directory")
-    parser.add_argument("--fd", type=int, required=True, help="the inherited listening socket")
-    parser.add_argument("--unix-fd", type=int, help="the inherited listening unix socket")
-    given = parser.parse_args()
     try:
-        return _run(given.plan, given.fd, given.unix_fd)
+        return _run(*_read(sys.argv[1:]))
     except CircusError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201 - nothing logs yet
         if error.hint:
             print(f"  {error.hint}", file=sys.stderr)  # noqa: T201
         return error.exit_code
+
+
+def _read(words: list[str]) -> tuple[Path, int, int | None]:
+    """The plan's file and the two descriptors. Raises CircusError."""
+    try:
+        given = dict(getopt(words, "", ["plan=", "fd=", "unix-fd="])[0])
+        unix = given.get("--unix-fd")
+        return Path(given["--plan"]), int(given["--fd"]), None if unix is None else int(unix)
+    except KeyError as error:
+        raise CircusError(f"option {error.args[0]} is missing", hint=_USAGE) from None
+    except (GetoptError, ValueError) as error:
+        raise CircusError(str(error), hint=_USAGE) from None
 
 
 def _run(plan_file: Path, descriptor: int, unix_descriptor: int | None) -> int:

@@ -10,6 +10,7 @@ for longer than one read, and nobody who takes nothing of a last answer keeps it
 from __future__ import annotations
 
 import asyncio
+from functools import lru_cache
 from math import inf
 from typing import TYPE_CHECKING, Final, cast
 
@@ -36,6 +37,13 @@ DRAIN_GRACE: Final = 1.0
 FIRST_GRACE: Final = 1.0
 #: Seconds that the last bytes before a reset have to go out behind TLS.
 _LAST_BYTES: Final = 0.1
+
+
+@lru_cache(maxsize=1024)
+def _origin(address: str, secure: bool) -> tuple[bytes, bytes]:
+    """The address as bytes, and the lines that tell engines of it; shared, since a client has many connections."""
+    peer = address.encode()
+    return peer, forwarded_lines(peer, secure=secure)
 
 
 class Connection:
@@ -116,9 +124,8 @@ class Connection:
         self._transport = cast("asyncio.Transport", transport)
         self.write = self._transport.write
         name = transport.get_extra_info("peername")
-        self.peer = name[0].encode() if isinstance(name, tuple) else b"unix"
         self.secure = transport.get_extra_info("sslcontext") is not None
-        self.forwarded = forwarded_lines(self.peer, secure=self.secure)
+        self.peer, self.forwarded = _origin(name[0] if isinstance(name, tuple) else "unix", self.secure)
         self._deadline = self._first_deadline = self._relay.clock() + self._relay.limits.header_timeout
 
     def pause_reading(self) -> None:
