@@ -26,7 +26,7 @@ What the profiler said, and what followed from it (CPython 3.11, one core; the b
   to look it up took a third of all instructions. What was read last on a connection is compared first (`read_again`).
   Loops over single bytes take a third with `i64` of what they take with Python's integers. Both together: 31,000
   instructions a request, from 46,500; nginx executes 34,000 (callgrind).
-- What a token costs beyond nginx is the loop's: of its 5,000 instructions 700 are ours. libuv takes the interpreter's
+- What a token costs beyond nginx is the loop's: of its 6,300 instructions 700 are ours. libuv takes the interpreter's
   lock twice for a read, reads through the VFS, and asks epoll by level, which looks at each ready connection again. To
   write all pieces of one turn of the loop at its end changed nothing, and neither did an interpreter built with PGO.
 - Large bodies are never joined or sliced: views of what was read go out in one `writelines`. Pausing a client

@@ -1,7 +1,7 @@
 """A proxy worker: `python -m vllm_circus.proxy --plan FILE --fd N [--unix-fd N]`, started by circusd.
 
 `--plan` is the plan.json of the run directory, the numbers are inherited listening sockets. argparse would stay in the
-memory of each worker, with more than a mebibyte.
+memory of each worker.
 """
 
 from __future__ import annotations
