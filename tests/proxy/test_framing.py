@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.proxy.scripted import chunk
 from vllm_circus.proxy.framing import MORE, BadFraming, ByChunks, ByEnd, ByLength, Framing, count_events
 
 
@@ -158,7 +159,7 @@ def test_events_are_counted_whatever_the_pieces(payloads: list[bytes], random: R
 
 @pytest.mark.parametrize("payload", [b"", b"\n", b"\n\n", b"a\n", b"a\n\n", b"\na\n\n", b"\n\n\n"])
 def test_events_of_short_chunks_are_counted(payload: bytes) -> None:
-    piece = b"%x\r\n%b\r\n" % (len(payload), payload)
+    piece = chunk(payload)
     for line in (0, len(b"%x\r\n" % len(payload))):
         assert count_events(piece, line) == piece.count(b"\n\n")
 
