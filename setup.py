@@ -16,8 +16,8 @@ from setuptools import setup
 #: tests give it stand-ins, which compiled code would not take.
 COMPILED = (
     "allow", "backend", "bodymodel", "connection", "cors", "counters", "downstream", "early", "errors", "exchange",
-    "fields", "framing", "glance", "head", "incoming", "intake", "keys", "pace", "reception", "relay", "reply",
-    "request", "skim", "upstream",
+    "fields", "framing", "glance", "head", "incoming", "intake", "keys", "pace", "poller", "reception", "relay",
+    "reply", "request", "skim", "transport", "upstream",
 )  # fmt: skip
 #: One version: what another makes of the same sources nobody has tested. pydantic tells it the types of the limits.
 NEEDED = ("mypy==2.4.1", "pydantic>=2.7")

@@ -16,7 +16,6 @@ from vllm_circus.plan.types import Endpoint, ModelPlan
 from vllm_circus.proxy.downstream import Downstream
 from vllm_circus.proxy.keys import Keys
 from vllm_circus.proxy.relay import Relay
-from vllm_circus.proxy.sockets import as_protocol
 
 
 class Inside:
@@ -41,7 +40,7 @@ class Inside:
             ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, room)
         client = Peer(sock)
         self._clients.append(client)
-        await self._loop.connect_accepted_socket(lambda: as_protocol(Downstream(self.relay)), ours)
+        self.relay.poller.adopt(ours, Downstream(self.relay))
         await asyncio.to_thread(client.send, data)
         return client
 

@@ -25,7 +25,6 @@ from vllm_circus.proxy.descriptors import RESERVED, allowed_files, headroom
 from vllm_circus.proxy.downstream import Downstream
 from vllm_circus.proxy.keys import Keys
 from vllm_circus.proxy.relay import Relay
-from vllm_circus.proxy.sockets import as_protocol
 
 
 def chat(model: str) -> bytes:
@@ -236,7 +235,7 @@ async def connected(relay: Relay) -> tuple[Downstream, socket.socket]:
     ours, theirs = socket.socketpair()
     theirs.settimeout(DEADLINE)
     down = Downstream(relay)
-    await relay.loop.connect_accepted_socket(lambda: as_protocol(down), ours)
+    relay.poller.adopt(ours, down)
     return down, theirs
 
 

@@ -20,7 +20,6 @@ from vllm_circus.proxy.downstream import Downstream
 from vllm_circus.proxy.keys import Keys
 from vllm_circus.proxy.relay import MOST_HELD, Relay
 from vllm_circus.proxy.request import HOLD
-from vllm_circus.proxy.sockets import as_protocol
 
 ALPHA = b'{"model":"alpha"}'
 
@@ -32,7 +31,7 @@ def test_bodies_that_found_no_room_leave_none_taken(tmp_path: Path) -> None:
         relay = Relay(plan, Keys(), loop=loop, control=Endpoint("localhost", 0, "/x"))
         relay.hold(MOST_HELD)
         ours, theirs = socket.socketpair()
-        await loop.connect_accepted_socket(lambda: as_protocol(Downstream(relay)), ours)
+        relay.poller.adopt(ours, Downstream(relay))
         reader, writer = await asyncio.open_unix_connection(sock=theirs)
         writer.write(post(b'{"model":"alpha","pad":"%b"}' % (b"x" * 8000)))
         assert b"\r\nx-vllm-circus-error: overloaded\r\n" in await reader.readuntil(b"\r\n\r\n")

@@ -22,7 +22,8 @@ from vllm_circus.plan.types import Endpoint
 from vllm_circus.proxy.balance import Ejector, seed_of
 from vllm_circus.proxy.counters import ModelCounter
 from vllm_circus.proxy.errors import out_of_files
-from vllm_circus.proxy.sockets import as_protocol
+from vllm_circus.proxy.poller import Poller
+from vllm_circus.proxy.sockets import connect
 from vllm_circus.proxy.upstream import Upstream
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ class Backend:
         "_loop",
         "_most_idle",
         "_open",
+        "_poller",
         "_tasks",
         "_waiting",
         "counter",
@@ -101,7 +103,7 @@ class Backend:
         name: str,
         endpoint: Endpoint,
         *,
-        loop: asyncio.AbstractEventLoop,
+        poller: Poller,
         clock: Callable[[], float],
         connect_timeout: float,
         descriptors: Descriptors,
@@ -117,7 +119,8 @@ class Backend:
         self.ejector = Ejector(ejection or Ejection())
         self.seed = seed_of(name)
         self.endpoint = endpoint
-        self._loop = loop
+        self._poller = poller
+        self._loop = poller.loop
         self._clock = clock
         self._connect_timeout = connect_timeout
         self._descriptors = descriptors
@@ -275,16 +278,9 @@ class Backend:
 
     async def _connect(self, opening: _Opening) -> None:
         exchange, upstream = opening.request, Upstream(self)
-
-        def make() -> asyncio.Protocol:
-            return as_protocol(upstream)
-
         try:
             async with asyncio.timeout(opening.deadline - self._clock()):
-                if self.endpoint.uds:
-                    await self._loop.create_unix_connection(make, self.endpoint.uds)
-                else:
-                    await self._loop.create_connection(make, self.endpoint.host, self.endpoint.port)
+                self._poller.adopt(await connect(self._loop, self.endpoint), upstream)
         except (OSError, TimeoutError) as error:
             self._give_back(asyncio.current_task())
             if error.errno in _OUT_OF_FILES:  # the engine is not to blame

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from vllm_circus.proxy.exchange import Exchange
     from vllm_circus.proxy.relay import Relay
 
-#: Bytes of one read after which the others have their turn: uvloop reads 256,000 at a time, and where it got all of
-#: them libuv goes on reading, 32 times. Shorter reads end by themselves, and a pause costs two system calls.
+#: Bytes of one read after which the others have their turn, behind TLS: uvloop reads 256,000 at a time, and where it
+#: got all of them libuv goes on reading, 32 times. Shorter reads end by themselves; a pause costs two system calls.
 LARGE_READ: Final = 250_000
 #: Seconds that a connection which is to close is still read from, or may take to be written to; and as many more,
 #: up to so many, as the client goes on to send this many bytes from one look to the next.

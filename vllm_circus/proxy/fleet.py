@@ -11,7 +11,6 @@ Rules:
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 
 from vllm_circus.bus.messages import ModelsMessage
@@ -21,6 +20,7 @@ from vllm_circus.proxy.counters import Counters
 from vllm_circus.proxy.descriptors import Descriptors
 from vllm_circus.proxy.errors import unknown_model
 from vllm_circus.proxy.group import Group
+from vllm_circus.proxy.poller import Poller
 from vllm_circus.proxy.request import Request
 from vllm_circus.proxy.routes import Table, make_table
 
@@ -40,7 +40,7 @@ class Fleet:
         plan: Plan,
         control: Backend,
         *,
-        loop: asyncio.AbstractEventLoop,
+        poller: Poller,
         clock: Callable[[], float],
         counters: Counters,
         descriptors: Descriptors,
@@ -54,7 +54,7 @@ class Fleet:
         #: The processes of engines that are not where the plan has them, by the engines' names.
         self._elsewhere: dict[str, int] = {}
         self._control = control
-        self._loop = loop
+        self._poller = poller
         self._clock = clock
         self._counters = counters
         self._descriptors = descriptors
@@ -102,7 +102,7 @@ class Fleet:
         return Backend(
             model.name,
             model.endpoint,
-            loop=self._loop,
+            poller=self._poller,
             clock=self._clock,
             connect_timeout=self.plan.proxy.limits.connect_timeout,
             descriptors=self._descriptors,
@@ -135,7 +135,7 @@ class Fleet:
             exchange.find_place_again()
 
     def _make_group(self, name: str) -> Group:
-        return Group(name, loop=self._loop, clock=self._clock, wish=self._wish)
+        return Group(name, loop=self._poller.loop, clock=self._clock, wish=self._wish)
 
     def _name_groups(self) -> None:
         """The same dictionary all the time: who looks names up has it at hand."""

@@ -18,10 +18,10 @@ import logging
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from vllm_circus.proxy.downstream import Downstream
 from vllm_circus.proxy.relay import Relay
-from vllm_circus.proxy.sockets import as_protocol
 from vllm_circus.proxy.tls import Certificates
 
 log = logging.getLogger(__name__)
@@ -112,20 +112,27 @@ class Gate:
             if error.errno not in _GONE:
                 self._rest(error)
             return
-        task = self._loop.create_task(self._welcome(sock, listener.certificates))
-        self._arriving.add(task)
-        task.add_done_callback(self._arrived)
+        if listener.certificates is None:
+            self._take(sock)
+        else:
+            task = self._loop.create_task(self._shake_hands(sock, listener.certificates))
+            self._arriving.add(task)
+            task.add_done_callback(self._arrived)
         self._check()
 
-    async def _welcome(self, sock: socket.socket, certificates: Certificates | None) -> None:
-        def make() -> asyncio.Protocol:
-            return as_protocol(Downstream(self._relay))
-
+    def _take(self, sock: socket.socket) -> None:
         try:
-            if certificates is None:
-                await self._loop.connect_accepted_socket(make, sock)
-                return
-            limits = self._relay.limits
+            self._relay.poller.adopt(sock, Downstream(self._relay))
+        except OSError as error:
+            self._did_not_come(error)
+
+    async def _shake_hands(self, sock: socket.socket, certificates: Certificates) -> None:
+        def make() -> asyncio.Protocol:
+            return cast("asyncio.Protocol", Downstream(self._relay))  # one that is compiled has no such base
+
+        sock.setblocking(False)
+        limits = self._relay.limits
+        try:
             transport, _ = await self._loop.connect_accepted_socket(
                 make,
                 sock,
@@ -136,7 +143,10 @@ class Gate:
             if not transport.is_closing():
                 transport.set_write_buffer_limits(_TLS_ROOM)
         except OSError as error:  # TLS's errors are such, too
-            self._say("arriving", logging.INFO, "a connection did not come about: %s", error)
+            self._did_not_come(error)
+
+    def _did_not_come(self, error: OSError) -> None:
+        self._say("arriving", logging.INFO, "a connection did not come about: %s", error)
 
     def _arrived(self, task: asyncio.Task[None]) -> None:
         self._arriving.discard(task)

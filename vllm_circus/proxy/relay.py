@@ -31,6 +31,7 @@ from vllm_circus.proxy.fleet import Fleet
 from vllm_circus.proxy.group import Group
 from vllm_circus.proxy.head import usable_request_id
 from vllm_circus.proxy.keys import Keys
+from vllm_circus.proxy.poller import Poller
 from vllm_circus.proxy.reception import Reception
 from vllm_circus.proxy.routes import SOON, STALE, Away, Table
 from vllm_circus.proxy.stored import Makers, NoWord, find_maker, previous_response
@@ -59,6 +60,7 @@ class Relay:
         on_finished: told of each finished exchange, for the request log; None where there is none.
         on_wish: told of each request that wishes for an engine which is at rest or on its way, by the engine's name.
         descriptors: the files that connections use.
+        poller: its connections without TLS, on both sides.
         groups, backends: the fleet's, the same objects for ever.
     """
 
@@ -76,6 +78,7 @@ class Relay:
         self.plan = plan
         self.keys = keys
         self.loop = loop
+        self.poller = Poller(loop)
         self.clock = clock
         self.limits = plan.proxy.limits
         self.response_timeout = self.limits.response_timeout
@@ -96,10 +99,16 @@ class Relay:
         self.reception = Reception(keys, self.cors, self.limits)
         timeout, files_used = self.limits.connect_timeout, self.descriptors
         self.control = Backend(
-            "control", control, loop=loop, clock=clock, connect_timeout=timeout, descriptors=files_used
+            "control", control, poller=self.poller, clock=clock, connect_timeout=timeout, descriptors=files_used
         )
         self.fleet = Fleet(
-            plan, self.control, loop=loop, clock=clock, counters=self.counters, descriptors=files_used, wish=self._wish
+            plan,
+            self.control,
+            poller=self.poller,
+            clock=clock,
+            counters=self.counters,
+            descriptors=files_used,
+            wish=self._wish,
         )
         self.groups, self.backends = self.fleet.groups, self.fleet.backends
 
@@ -300,6 +309,7 @@ class Relay:
         self.fleet.close()
         for task in tuple(self._tasks):
             task.cancel()
+        self.poller.close()
 
 
 def _named_in_query(exchange: Request) -> str | None:

@@ -10,9 +10,10 @@ import socket
 import struct
 import termios
 from contextlib import suppress
-from typing import Protocol, cast
+from typing import Protocol
 
 from vllm_circus.errors import CircusError
+from vllm_circus.plan.types import Endpoint
 
 #: `TCP_CLOSE` of the kernel's socket states (include/net/tcp_states.h), the first byte of tcp_info (tcp(7)).
 _TCP_CLOSE = 7
@@ -28,7 +29,7 @@ class Told(Protocol):
         """Bytes have come."""
 
     def eof_received(self) -> bool | None:
-        """The peer sends no more."""
+        """The peer sends no more; True where the connection is to stay open."""
 
     def connection_lost(self, exc: Exception | None) -> None:
         """It has ended."""
@@ -38,11 +39,6 @@ class Told(Protocol):
 
     def resume_writing(self) -> None:
         """The peer has caught up."""
-
-
-def as_protocol(told: Told) -> asyncio.Protocol:
-    """The same object, as what loops ask for: the methods are enough, and a class that is compiled has no such base."""
-    return cast("asyncio.Protocol", told)
 
 
 def was_reset(transport: asyncio.Transport | None) -> bool:
@@ -132,6 +128,28 @@ def reset_on_close(transport: asyncio.Transport | None, *, on: bool = True) -> N
     if sock is not None:
         with suppress(OSError, ValueError):  # gone already
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", on, 0))
+
+
+async def connect(loop: asyncio.AbstractEventLoop, endpoint: Endpoint) -> socket.socket:
+    """A connection to it, of the first of its addresses that takes one. Raises OSError."""
+    if endpoint.uds:
+        return await _connect(loop, socket.AF_UNIX, endpoint.uds)
+    found = await loop.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
+    for family, _, _, _, address in found[:-1]:
+        with suppress(OSError):
+            return await _connect(loop, family, address)
+    return await _connect(loop, found[-1][0], found[-1][4])
+
+
+async def _connect(loop: asyncio.AbstractEventLoop, family: int, address: tuple[object, ...] | str) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        await loop.sock_connect(sock, address)
+    except BaseException:  # given up, too
+        sock.close()
+        raise
+    return sock
 
 
 def inherited_socket(descriptor: int) -> socket.socket:
