@@ -35,7 +35,8 @@ class Bus:
         self.wished: list[CommandMessage] = []
         self._instance = instance
         self._loop = asyncio.new_event_loop()
-        threading.Thread(target=self._loop.run_forever, daemon=True).start()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
         self._publisher = self._call(lambda: Publisher(instance.health_bus))
         self._puller = self._call(lambda: Puller(instance.stats_inbox, self.told.append))
         self._sequence = 0
@@ -71,6 +72,8 @@ class Bus:
         self._call(self._puller.close)
         self._call(self._commands.close)
         self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(5)
+        self._loop.close()
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import uvloop
@@ -261,6 +262,18 @@ def test_an_engine_on_a_unix_socket(start: Start, backend: Backend) -> None:
     worker = start(a_model("alpha", 1, endpoint=Endpoint("127.0.0.1", 1, str(path))))
     assert worker.chat(ALPHA).status == 200
     assert backend.requests[0].get(b"host") == b"localhost"
+
+
+def test_an_engine_that_takes_no_connection_at_its_unix_socket_is_503(start: Start, short_dir: Path) -> None:
+    path = str(short_dir / "engine")
+    with socket.socket(socket.AF_UNIX) as hung, socket.socket(socket.AF_UNIX) as first:
+        hung.bind(path)
+        hung.listen(0)
+        first.connect(path)
+        worker = start(a_model("alpha", 1, endpoint=Endpoint("127.0.0.1", 1, path)))
+        response = worker.chat(ALPHA)
+        assert (response.status, code_of(response)) == (503, "model_not_ready")
+        assert until(lambda: b"alpha cannot be reached" in worker.log.read_bytes())
 
 
 class Ending(asyncio.Protocol):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+import weakref
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, cast
@@ -19,9 +20,11 @@ from vllm_circus.proxy.poller import Poller
 from vllm_circus.proxy.transport import SocketTransport
 
 #: More than both ends' kernels take.
-LARGE = bytes(range(256)) * 40_000
+LARGE = bytes(range(256)) * 8_000
 #: What a connection reads at once after a small piece, and its most.
 SMALL_ROOM, MOST_ROOM = 479, 128 << 10
+#: What it hands to the kernel at once.
+MOST_PIECES = 512
 
 
 class Heard:
@@ -35,6 +38,8 @@ class Heard:
         self.lost: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
         self.stays = False
         self.on_data: Callable[[bytes], None] = lambda _: None
+        self.on_pause: Callable[[], None] = lambda: None
+        self.left = -1
         self._news = asyncio.Event()
 
     @property
@@ -59,8 +64,10 @@ class Heard:
 
     def pause_writing(self) -> None:
         self._tell("pause")
+        self.on_pause()
 
     def resume_writing(self) -> None:
+        self.left = self.transport.get_write_buffer_size()
         self._tell("resume")
 
     def _tell(self, event: str) -> None:
@@ -92,11 +99,14 @@ class Stage:
         self._ours: list[Heard] = []
         self._theirs: list[socket.socket] = []
 
-    def pair(self, *, tcp: bool = True) -> tuple[Heard, socket.socket]:
-        """A connection, and its other end."""
+    def pair(self, *, tcp: bool = True, room: int = 64 << 10) -> tuple[Heard, socket.socket]:
+        """A connection, and its other end; the kernel keeps about so many bytes on each side."""
         if tcp:
             with socket.create_server(("127.0.0.1", 0)) as listener:
-                theirs = socket.create_connection(listener.getsockname())
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, room)
+                theirs = socket.socket()
+                theirs.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, room)
+                theirs.connect(listener.getsockname())
                 ours = listener.accept()[0]
         else:
             ours, theirs = socket.socketpair()
@@ -166,12 +176,12 @@ def test_all_that_is_written_arrives_in_its_order_and_the_writer_is_told_to_wait
 
 
 @pytest.mark.parametrize("count", [1, 3, 512, 513, 3000])
-def test_many_pieces_are_one_write(count: int) -> None:
+def test_pieces_arrive_in_their_order_as_many_at_once_as_the_kernel_takes(count: int) -> None:
     async def story(stage: Stage) -> None:
         heard, theirs = stage.pair()
         pieces = [b"%d," % number for number in range(count)]
         heard.transport.writelines(pieces)
-        assert heard.transport.get_write_buffer_size() == 0
+        assert (heard.transport.get_write_buffer_size() == 0) is (count <= MOST_PIECES)
         assert await stage.read(theirs, len(b"".join(pieces))) == b"".join(pieces)
 
     play(story)
@@ -184,6 +194,50 @@ def test_pieces_of_which_the_kernel_takes_a_part_go_on_where_it_stopped() -> Non
         heard.transport.writelines(pieces)
         assert 0 < heard.transport.get_write_buffer_size() < len(LARGE)
         assert await stage.read(theirs, len(LARGE)) == LARGE
+
+    play(story)
+
+
+def test_a_writer_goes_on_before_all_is_taken() -> None:
+    async def story(stage: Stage) -> None:
+        heard, theirs = stage.pair(room=2048)
+        heard.transport.write(LARGE)
+        assert await stage.read(theirs, len(LARGE)) == LARGE
+        assert heard.events == ["pause", "resume"]
+        assert 0 < heard.left <= 16 << 10
+
+    play(story)
+
+
+def test_who_is_told_to_wait_may_write_a_last_word_and_close() -> None:
+    async def story(stage: Stage) -> None:
+        heard, theirs = stage.pair()
+
+        def say_goodbye() -> None:
+            heard.transport.write(b"the end")
+            heard.transport.close()
+
+        heard.on_pause = say_goodbye
+        heard.transport.writelines([LARGE, LARGE, b"and"])
+        wanted = LARGE + LARGE + b"and" + b"the end"
+        assert await stage.read(theirs, 2 * len(wanted)) == wanted
+        assert await heard.lost is None
+
+    play(story)
+
+
+def test_urgent_data_hides_nothing_that_is_behind_it() -> None:
+    """A read stops where urgent data was (tcp(7)), though more is there."""
+
+    async def story(stage: Stage) -> None:
+        heard, theirs = stage.pair()
+        heard.transport.pause_reading()
+        theirs.send(b"first ")
+        theirs.send(b"!", socket.MSG_OOB)
+        theirs.send(b"second")
+        await stage.turns()
+        heard.transport.resume_reading()
+        await heard.until(lambda: heard.data == b"first second")
 
     play(story)
 
@@ -315,11 +369,19 @@ def test_what_came_before_a_reset_is_told_first() -> None:
     play(story)
 
 
-def test_what_filled_a_small_room_before_a_reset_is_told_as_well() -> None:
+@pytest.mark.parametrize("pauses", [False, True])
+def test_what_filled_a_small_room_before_a_reset_is_told_as_well(pauses: bool) -> None:
     async def story(stage: Stage) -> None:
         heard, theirs = stage.pair()
         theirs.send(b"small")
         await heard.until(lambda: heard.data == b"small")
+
+        def pause(_: bytes) -> None:
+            heard.transport.pause_reading()
+            heard.transport.resume_reading()
+
+        if pauses:
+            heard.on_data = pause
         heard.transport.pause_reading()
         theirs.send(LARGE[:SMALL_ROOM])
         await stage.turns()
@@ -328,6 +390,7 @@ def test_what_filled_a_small_room_before_a_reset_is_told_as_well() -> None:
         heard.transport.resume_reading()
         assert isinstance(await asyncio.wait_for(heard.lost, DEADLINE), ConnectionResetError)
         assert heard.data == b"small" + LARGE[:SMALL_ROOM]
+        assert heard.events == ["lost"]
 
     play(story)
 
@@ -404,7 +467,6 @@ def test_who_sends_much_does_not_keep_the_others_waiting() -> None:
         order: list[str] = []
         busy, sender = stage.pair()
         quiet, other = stage.pair()
-        sender.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)
         busy.transport.pause_reading()
         sent = sender.send(LARGE)
         other.send(b"a word")
@@ -441,17 +503,35 @@ def test_a_protocol_that_fails_takes_nobody_with_it() -> None:
 
 def test_a_connection_that_another_one_ends_in_the_same_turn_is_told_nothing_more() -> None:
     async def story(stage: Stage) -> None:
+        said: list[object] = []
+        stage.loop.set_exception_handler(lambda _, context: said.append(context))
         one, first = stage.pair()
         two, second = stage.pair()
+        three, third = stage.pair()
         one.on_data = lambda _: two.transport.abort()
         two.on_data = lambda _: one.transport.abort()
-        first.send(b"x")
-        second.send(b"y")
+        for sock in (first, second, third):
+            sock.send(b"x")
+        await three.until(lambda: three.data == b"x")
         await stage.turns()
-        assert sorted([one.data + two.data, b"".join(map(str.encode, one.events + two.events))]) in (
-            [b"lost", b"x"],
-            [b"lost", b"y"],
-        )
+        assert sorted([(one.data, *one.events), (two.data, *two.events)]) == [(b"", "lost"), (b"x",)]
+        assert said == []
+
+    play(story)
+
+
+def test_who_was_told_the_end_is_not_kept() -> None:
+    async def story(stage: Stage) -> None:
+        ours, theirs = socket.socketpair()
+        heard = Heard()
+        stage.poller.adopt(ours, heard)
+        transport, lost, known = heard.transport, heard.lost, weakref.ref(heard)
+        del heard
+        theirs.close()
+        await asyncio.wait_for(lost, DEADLINE)
+        await stage.turns()
+        assert known() is None
+        assert transport.is_closing()
 
     play(story)
 
@@ -475,9 +555,28 @@ def test_its_file_is_closed_once_it_is_told_that_it_ended() -> None:
 
 def test_a_socket_that_cannot_be_watched_is_closed() -> None:
     async def story(stage: Stage) -> None:
-        sock = socket.socket()
-        sock.detach()
-        with pytest.raises((OSError, ValueError)):
-            stage.poller.adopt(sock, Heard())
+        ours, theirs = socket.socketpair()
+        with theirs:
+            stage.poller.close()
+            with pytest.raises(ConnectionAbortedError):
+                stage.poller.adopt(ours, Heard())
+            assert ours.fileno() == -1
+
+    play(story)
+
+
+def test_what_is_still_done_after_the_end_of_the_poller_harms_nobody() -> None:
+    async def story(stage: Stage) -> None:
+        heard, _ = stage.pair()
+        reader, theirs = stage.pair()
+        reader.transport.pause_reading()
+        theirs.send(b"unread")
+        await stage.turns()
+        stage.poller.close()
+        stage.poller.close()
+        heard.transport.write(LARGE)
+        reader.transport.resume_reading()
+        heard.transport.abort()
+        assert await heard.lost is None
 
     play(story)

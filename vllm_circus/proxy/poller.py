@@ -39,6 +39,8 @@ class Poller:
         """Serve this connected socket, which is the poller's to close from here on. Raises OSError."""
         descriptor = sock.fileno()
         try:
+            if self._epoll.closed:
+                raise ConnectionAbortedError("the worker ends")
             sock.setblocking(False)
             if sock.family != socket.AF_UNIX:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -60,7 +62,8 @@ class Poller:
 
     def watch(self, descriptor: int, events: int) -> None:
         """Be told of these events from now on, and of those that are there already."""
-        self._epoll.modify(descriptor, events)
+        if not self._epoll.closed:
+            self._epoll.modify(descriptor, events)
 
     def forget(self, descriptor: int) -> None:
         """Look at it no more."""

@@ -142,14 +142,33 @@ async def connect(loop: asyncio.AbstractEventLoop, endpoint: Endpoint) -> socket
 
 
 async def _connect(loop: asyncio.AbstractEventLoop, family: int, address: tuple[object, ...] | str) -> socket.socket:
+    """The loop's own `sock_connect` resolves addresses anew, in threads, and takes a full backlog for a connection."""
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
-        await loop.sock_connect(sock, address)
+        try:
+            sock.connect(address)
+        except BlockingIOError:
+            if family == socket.AF_UNIX:  # no connection is under way: its backlog is full (connect(2), EAGAIN)
+                raise
+            await _connected(loop, sock)
     except BaseException:  # given up, too
         sock.close()
         raise
     return sock
+
+
+async def _connected(loop: asyncio.AbstractEventLoop, sock: socket.socket) -> None:
+    """Wait until a connection that is under way has come about. Raises OSError."""
+    known = asyncio.Event()
+    loop.add_writer(sock.fileno(), known.set)
+    try:
+        await known.wait()
+    finally:
+        loop.remove_writer(sock.fileno())
+    error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if error:
+        raise OSError(error, os.strerror(error))
 
 
 def inherited_socket(descriptor: int) -> socket.socket:

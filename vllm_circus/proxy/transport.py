@@ -39,15 +39,17 @@ _LOW: Final = 16 << 10
 _MOST_PIECES: Final = 512
 #: The names are those of <sys/epoll.h>; as numbers, since compiled code need not look these up.
 _EPOLLIN: Final = 0x1
+_EPOLLPRI: Final = 0x2
 _EPOLLOUT: Final = 0x4
 _EPOLLERR: Final = 0x8
 _EPOLLHUP: Final = 0x10
 _EPOLLRDHUP: Final = 0x2000
 _EPOLLET: Final = 0x80000000
-IN: Final = _EPOLLIN | _EPOLLRDHUP | _EPOLLET
+IN: Final = _EPOLLIN | _EPOLLPRI | _EPOLLRDHUP | _EPOLLET
 _IN_OUT: Final = IN | _EPOLLOUT
-_ENDED: Final = _EPOLLRDHUP | _EPOLLHUP | _EPOLLERR
-_TO_READ: Final = _EPOLLIN | _ENDED
+#: With these a short read is not all: an end follows it, or what is behind urgent data, at which reads stop (tcp(7)).
+_MORE: Final = _EPOLLPRI | _EPOLLRDHUP | _EPOLLHUP | _EPOLLERR
+_TO_READ: Final = _EPOLLIN | _MORE
 _TO_WRITE: Final = _EPOLLOUT | _EPOLLHUP | _EPOLLERR
 
 #: Found at once by compiled code, which looks for other names in a dictionary.
@@ -65,6 +67,7 @@ class SocketTransport:
     """See the module, and asyncio.Transport for the methods."""
 
     __slots__ = (
+        "_broken",
         "_closing",
         "_crowded",
         "_descriptor",
@@ -92,6 +95,7 @@ class SocketTransport:
         self._unsent = 0  # bytes of these
         self._reading = True
         self._unread = False  # something has come, or an end, of which nobody will tell again
+        self._broken = False  # it failed, and will be told so
         self._paused = self._closing = self._ends = self._crowded = False
 
     def __repr__(self) -> str:
@@ -107,12 +111,12 @@ class SocketTransport:
             self._write_on()
         if bits & _TO_READ:
             if self._reading:
-                self._read(bits & _ENDED != 0)
+                self._read(bits & _MORE != 0)
             else:
                 self._unread = True
 
-    def _read(self, ended: bool) -> None:
-        """Read what there is; `ended`: an end follows it."""
+    def _read(self, more: bool) -> None:
+        """Read what there is; with `more` until the kernel says that it was all."""
         while True:
             room = self._room
             try:
@@ -131,7 +135,7 @@ class SocketTransport:
                 return
             self._room = _room_after(size, room)
             self._received(data)
-            if size < room and not ended:
+            if size < room and not more:
                 return
             if not self._reading:
                 self._unread = True
@@ -148,6 +152,7 @@ class SocketTransport:
             return data
         except OSError as error:  # what came before it is told first; asked again, the kernel would call it an end
             self._reading = False
+            self._broken = True
             self._poller.loop.call_soon(self.fail, error)
             return data
 
@@ -166,8 +171,8 @@ class SocketTransport:
         """See asyncio.Transport."""
         if self._paused and not self._closing:
             self._paused = False
-            self._reading = True
-            if self._unread:
+            self._reading = not self._broken
+            if self._unread and self._reading:
                 self._unread = False
                 self._watch()
 
@@ -179,7 +184,7 @@ class SocketTransport:
     def write(self, data: bytes) -> None:
         """Send these bytes; on a connection that is closing they are for nobody."""
         if self._unsent or self._closing:
-            self._keep(data, 0)
+            self._keep((data,), 0)
             return
         try:
             sent = _send(self._descriptor, data)
@@ -189,69 +194,63 @@ class SocketTransport:
             self.fail(error)
             return
         if sent != len(data):
-            self._keep(data, sent)
+            self._keep((data,), sent)
 
     def writelines(self, pieces: Sequence[Piece]) -> None:
         """Send these, as one write."""
         if self._unsent or self._closing:
-            for piece in pieces:
-                self._keep(piece, 0)
-            return
-        if len(pieces) > _MOST_PIECES:
-            self.write(b"".join(pieces))
+            self._keep(pieces, 0)
             return
         try:
-            sent = self._sock.sendmsg(pieces)
+            sent = self._sock.sendmsg(pieces[:_MOST_PIECES])
         except BlockingIOError:
             sent = 0
         except OSError as error:
             self.fail(error)
             return
-        for piece in pieces:
-            if sent < len(piece):
-                self._keep(piece, sent)
-                sent = 0
-            else:
-                sent -= len(piece)
+        self._keep(pieces, sent)
 
-    def _keep(self, data: Piece, sent: int) -> None:
-        """Send later what the kernel did not take."""
+    def _keep(self, pieces: Sequence[Piece], sent: int) -> None:
+        """Send later what the kernel did not take: all but the first `sent` bytes."""
         if self._closing:
             return
         first = not self._unsent
-        self._out.append(memoryview(data)[sent:] if sent else data)
-        self._unsent += len(data) - sent
+        for piece in pieces:
+            size = len(piece)
+            if sent >= size:
+                sent -= size
+            else:
+                self._out.append(memoryview(piece)[sent:] if sent else piece)
+                self._unsent += size - sent
+                sent = 0
         if first and self._unsent:
             self._watch()
-        if self._unsent > _HIGH and not self._crowded:
+        if self._unsent > _HIGH and not self._crowded and self._told is not None:
             self._crowded = True
-            if self._told is not None:
-                self._told.pause_writing()
+            self._told.pause_writing()
 
     def _write_on(self) -> None:
+        """The kernel takes more: one write, and what is left after the others had their turn."""
         out = self._out
-        while out:
-            try:
-                sent = self._sock.sendmsg(out[:_MOST_PIECES])
-            except BlockingIOError:
-                break
-            except OSError as error:
-                self.fail(error)
-                return
-            self._unsent -= sent
-            whole = 0
-            while whole < len(out) and sent >= len(out[whole]):
-                sent -= len(out[whole])
-                whole += 1
-            del out[:whole]
-            if sent:
-                out[0] = memoryview(out[0])[sent:]
-        if not self._unsent:
-            self._watch()
-        if self._crowded and self._unsent <= _LOW:
+        try:
+            sent = self._sock.sendmsg(out[:_MOST_PIECES])
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self.fail(error)
+            return
+        self._unsent -= sent
+        whole = 0
+        while whole < len(out) and sent >= len(out[whole]):
+            sent -= len(out[whole])
+            whole += 1
+        del out[:whole]
+        if sent:
+            out[0] = memoryview(out[0])[sent:]
+        self._watch()
+        if self._crowded and self._unsent <= _LOW and self._told is not None:
             self._crowded = False
-            if self._told is not None:
-                self._told.resume_writing()
+            self._told.resume_writing()
         if not self._unsent:
             self._all_written()
 
