@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import struct
 import weakref
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -15,7 +14,7 @@ import uvloop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.proxy.scripted import DEADLINE
+from tests.proxy.scripted import DEADLINE, Peer
 from vllm_circus.proxy.poller import Poller
 from vllm_circus.proxy.transport import SocketTransport
 
@@ -150,11 +149,6 @@ def play(story: Callable[[Stage], Awaitable[None]]) -> None:
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(run())
-
-
-def reset(sock: socket.socket) -> None:
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    sock.close()
 
 
 @pytest.mark.parametrize("tcp", [True, False], ids=["tcp", "unix"])
@@ -360,7 +354,7 @@ def test_what_came_before_a_reset_is_told_first() -> None:
         heard.transport.pause_reading()
         theirs.send(b"before")
         await stage.turns()
-        reset(theirs)
+        Peer(theirs).reset()
         await stage.turns()
         heard.transport.resume_reading()
         assert isinstance(await asyncio.wait_for(heard.lost, DEADLINE), ConnectionResetError)
@@ -385,7 +379,7 @@ def test_what_filled_a_small_room_before_a_reset_is_told_as_well(pauses: bool) -
         heard.transport.pause_reading()
         theirs.send(LARGE[:SMALL_ROOM])
         await stage.turns()
-        reset(theirs)
+        Peer(theirs).reset()
         await stage.turns()
         heard.transport.resume_reading()
         assert isinstance(await asyncio.wait_for(heard.lost, DEADLINE), ConnectionResetError)
@@ -399,7 +393,7 @@ def test_a_write_to_a_peer_that_is_gone_ends_it_in_a_turn_of_its_own() -> None:
     async def story(stage: Stage) -> None:
         heard, theirs = stage.pair()
         heard.transport.pause_reading()
-        reset(theirs)
+        Peer(theirs).reset()
         await stage.turns()
         heard.transport.write(b"for nobody")
         assert heard.transport.is_closing()
@@ -418,7 +412,7 @@ def test_a_peer_that_is_gone_ends_what_waits_to_be_written() -> None:
         heard.transport.write(LARGE)
         heard.transport.close()
         assert heard.events == ["pause"]
-        reset(theirs)
+        Peer(theirs).reset()
         assert isinstance(await asyncio.wait_for(heard.lost, DEADLINE), ConnectionError)
         assert heard.transport.get_write_buffer_size() == 0
 

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from mypy_extensions import i64  # the compiler's name for an int that fits into a register
 
+    from vllm_circus.proxy.intake import Piece
     from vllm_circus.proxy.poller import Poller
     from vllm_circus.proxy.sockets import Told
 
@@ -55,8 +56,6 @@ _TO_WRITE: Final = _EPOLLOUT | _EPOLLHUP | _EPOLLERR
 #: Found at once by compiled code, which looks for other names in a dictionary.
 _recv: Final = os.read
 _send: Final = os.write
-
-Piece = bytes | memoryview
 
 
 def _nothing(_: bytes) -> None:
