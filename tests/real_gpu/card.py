@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,7 +26,7 @@ PATIENCE = 60.0
 
 @dataclass(frozen=True)
 class Sample:
-    """One look at the card: time of the steady clock, bytes in use, and by whom as far as the driver tells."""
+    """One look at the card: when it began (steady clock), bytes in use, and by whom as far as the driver tells."""
 
     at: float
     used: int
@@ -55,15 +56,19 @@ class Watch:
             self.ended = True
             self.news.notify_all()
 
-    def wait(self, is_it: Callable[[Sample], object], within: float = PATIENCE, since: int | None = None) -> Sample:
-        """The first look for which that is true: of those to come, or those from number `since` on."""
+    def wait(self, is_it: Callable[[Sample], object], within: float = PATIENCE, since: float | None = None) -> Sample:
+        """The first look for which that is true, of those that began after `since`: a steady time, by default now.
+
+        A look that comes in later may have begun earlier, and then it does not know what happened meanwhile.
+        """
+        begin = time.monotonic() if since is None else since
+        place = 0
         with self.news:
-            place = len(self.samples) if since is None else since
 
             def find() -> Sample | None:
                 nonlocal place
                 for sample in self.samples[place:]:
-                    if is_it(sample):
+                    if sample.at > begin and is_it(sample):
                         return sample
                 place = len(self.samples)
                 return None
@@ -75,7 +80,7 @@ class Watch:
         return found
 
     def now(self) -> Sample:
-        """The next look."""
+        """The next look that begins."""
         return self.wait(lambda _: True)
 
 

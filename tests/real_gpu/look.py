@@ -18,9 +18,10 @@ def main() -> None:
     pynvml.nvmlInit()
     card = pynvml.nvmlDeviceGetHandleByIndex(0)
     while True:
+        begin = time.monotonic()
         memory = pynvml.nvmlDeviceGetMemoryInfo(card)
         held = {one.pid: one.usedGpuMemory for one in pynvml.nvmlDeviceGetComputeRunningProcesses(card)}
-        seen = {"at": time.monotonic(), "used": memory.used, "total": memory.total, "held": held}
+        seen = {"at": begin, "used": memory.used, "total": memory.total, "held": held}
         try:
             print(json.dumps(seen), flush=True)
         except BrokenPipeError:

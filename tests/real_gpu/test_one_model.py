@@ -48,10 +48,10 @@ def test_status_shows_the_memory_that_a_model_has(ready: Fleet) -> None:
 def test_asleep_it_gives_the_memory_back_and_takes_it_again(ready: Fleet) -> None:
     card = ready.card
     for verb, share in {"sleep": 0.0, "wake": SHARE}.items():
-        place, begin = len(card.watch.samples), time.monotonic()
+        begin = time.monotonic()
         ready.circus(verb, "solo")
         took = time.monotonic() - begin
-        changed = card.watch.wait(lambda sample, share=share: taken(sample, card, share), since=place)  # type: ignore[misc]  # mypy cannot infer its type
+        changed = card.watch.wait(lambda sample, share=share: taken(sample, card, share), since=begin)  # type: ignore[misc]  # mypy cannot infer its type
         used, seconds = changed.used / GIB, changed.at - begin
         print(f"\n{verb}: {used:.2f} GiB in use after {seconds:.2f} s, the command returned after {took:.2f} s")
     assert ready.ask("solo") == 200
@@ -62,10 +62,10 @@ def test_after_kill_9_it_is_not_started_before_the_memory_is_back(ready: Fleet, 
     card, server = ready.card, ready.circus.model("solo")["pid"]
     pid = ready.core("solo") if victim == "engine" else server
     with card.lingering(1500):
-        place, begin = len(card.watch.samples), time.monotonic()
+        begin = time.monotonic()
         os.kill(pid, signal.SIGKILL)
-        enough = card.watch.wait(lambda sample: sample.used < (1 - SHARE) * card.total, since=place)
-        back = card.watch.wait(lambda sample: taken(sample, card, 0.0), since=place)
+        enough = card.watch.wait(lambda sample: sample.used < (1 - SHARE) * card.total, since=begin)
+        back = card.watch.wait(lambda sample: taken(sample, card, 0.0), since=begin)
         await_that(lambda: ready.entries("took", begin))
     await_that(lambda: ready.circus.model("solo")["state"] == "ready")
     after = time.monotonic() - begin
