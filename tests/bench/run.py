@@ -23,6 +23,7 @@ from tests.bench.crew import run_more_engines
 from tests.bench.load import BenchError
 from tests.bench.measures import Effort, Sample, Scenario, measure
 from tests.bench.process import Noise
+from tests.bench.ration import find_groups, rationed
 from tests.bench.suites import Suite
 from tests.bench.targets import Proxy, Stage, Target
 
@@ -60,7 +61,7 @@ class Bench(AbstractContextManager["Bench"]):
         asked = self.effort.rounds
         rounds = min(asked * suite.times if asked > 1 else 1, suite.rounds)
         with ExitStack() as stack:
-            stage = stack.enter_context(run_more_engines(self.stage)) if suite.helped else self.stage
+            stage = _fit(stack, self.stage, suite)
             work = _Work(self, suite, rounds, stage)
             if not suite.fresh:
                 work.start(stack, proxies)
@@ -88,6 +89,13 @@ class Bench(AbstractContextManager["Bench"]):
         return not proxy.lacking
 
 
+def _fit(stack: ExitStack, stage: Stage, suite: Suite) -> Stage:
+    """The stage as the suite needs it: with more engines, or with all workers on one core."""
+    if suite.ration:
+        return replace(stage, cores=replace(stage.cores, proxies=(stage.cores.proxy,) * len(suite.proxies)))
+    return stack.enter_context(run_more_engines(stage)) if suite.helped else stage
+
+
 class _Work:
     """One suite while it runs."""
 
@@ -104,7 +112,10 @@ class _Work:
         """Start them all, to be measured in turn."""
         for proxy in proxies:
             try:
-                self._live[proxy.name] = stack.enter_context(proxy.start(self._stage, proxy))
+                target = stack.enter_context(proxy.start(self._stage, proxy))
+                if self._suite.ration and (groups := find_groups()):
+                    stack.enter_context(rationed(groups, target.pids, self._suite.ration))
+                self._live[proxy.name] = target
             except BenchError as error:
                 self._forgive(proxy, error)
 

@@ -11,6 +11,7 @@ from tests.bench.measures import Effort, Sample, Scenario
 from tests.bench.notes import FIRST_NOTE, MODELS_NOTE
 from tests.bench.pooled import percentile
 from tests.bench.process import find_cores, threads_of
+from tests.bench.ration import find_groups
 from tests.bench.rivals import NGINX, nginx, rivals
 from tests.bench.targets import DIRECT, Proxy, run_direct
 from tests.bench.wire import StreamOrder
@@ -34,10 +35,13 @@ FLOOD_64 = Scenario("flood", "64 streams, unpaced", clients=64, order=_UNPACED)
 CROWD = Scenario("crowd", "2,000 streams", clients=2000, order=_SLOW, is_crowd=True)
 IDLE = Scenario("idle", "10,000 idle connections", clients=1, idle=10_000, weight=2)
 WORKERS = Scenario("workers", "workers", clients=64, weight=1.5, helped=True)
+RATIONED = Scenario("workers-rationed", "workers with a part of a core", clients=64, weight=3)
 MODELS = Scenario("models", "models", clients=32)
 MODELS_SHARED = Scenario("models-shared", "many clients in turn", clients=1000, at_once=32)
 MODELS_SPREAD = Scenario("models-spread", "models in turn", clients=32, spread=True)
 
+#: Of a core's time, for each worker: three of them, and load and engine keep up.
+_RATION = 0.25
 #: Open files that are not connections of the crowd.
 _SPARE_FILES = 512
 
@@ -80,6 +84,7 @@ class Suite:
         rounds: no more of them than these, and `times` as many as are asked for, where that is not one.
         note: what a reader has to know, below the table.
         helped: there are further engines and loads where there are cores for them.
+        ration: the part of a core's time (0 to 1) that each process of a proxy has, all on one core; 0: all it can get.
     """
 
     key: str
@@ -93,6 +98,7 @@ class Suite:
     times: int = 1
     note: str = ""
     helped: bool = False
+    ration: float = 0.0
 
     def does(self, proxy: Proxy, scenario: Scenario) -> bool:
         """Whether this is measured at all."""
@@ -177,6 +183,7 @@ def suites() -> list[Suite]:
             rounds=2,
         ),
         _workers(),
+        *((_rationed(),) if find_groups() else ()),
         _models(),
     ]
 
@@ -208,20 +215,33 @@ def _first(others: tuple[Proxy, ...], ours: Proxy) -> Suite:
 
 
 def _workers() -> Suite:
-    names = (CIRCUS_FULL, CIRCUS)
     most = len(find_cores(os.sched_getaffinity(0), threads_of).proxies)
-    counts = (1, 2, 4) if most > 2 else (1, 2)
-    proxies = (
+    title = "Workers that share a socket"
+    proxies, rows = _by_workers((1, 2, 4) if most > 2 else (1, 2)), _worker_rows(WORKERS)
+    return Suite("workers", title, proxies, (WORKERS,), rows, base=f"{CIRCUS} x1", helped=True)
+
+
+def _rationed() -> Suite:
+    """Where load and engine take the core that a second worker needs, this is what shows how workers scale."""
+    title = f"Workers that share a socket, each with {_RATION:.0%} of one core's time"
+    proxies, rows = _by_workers((1, 2, 3)), _worker_rows(RATIONED)
+    return Suite("workers-rationed", title, proxies, (RATIONED,), rows, base=f"{CIRCUS} x1", ration=_RATION)
+
+
+def _by_workers(counts: Sequence[int]) -> tuple[Proxy, ...]:
+    names = (CIRCUS_FULL, CIRCUS)
+    return (
         *(nginx(count, f"{NGINX} x{count}", NGINX) for count in counts),
         *(circus(Setting(workers=count), f"{CIRCUS} x{count}", *names) for count in counts),
     )
-    rows = (
-        Row("Small requests per second", WORKERS, lambda sample: sample.events / sample.seconds, digits=0),
-        Row("CPU µs per small request", WORKERS, _cost),
-        Row("Cores used", WORKERS, lambda sample: sample.proxy_cpu / sample.seconds, digits=2),
+
+
+def _worker_rows(scenario: Scenario) -> tuple[Row, ...]:
+    return (
+        Row("Small requests per second", scenario, lambda sample: sample.events / sample.seconds, digits=0),
+        Row("CPU µs per small request", scenario, _cost),
+        Row("Cores used", scenario, lambda sample: sample.proxy_cpu / sample.seconds, digits=2),
     )
-    title = "Workers that share a socket"
-    return Suite("workers", title, proxies, (WORKERS,), rows, base=f"{CIRCUS} x1", helped=True)
 
 
 def _models() -> Suite:

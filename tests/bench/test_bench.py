@@ -11,11 +11,13 @@ import pytest
 
 from tests.bench.circus import CIRCUS, CIRCUS_FULL
 from tests.bench.crew import run_helpers, run_more_engines
+from tests.bench.load import BenchError
 from tests.bench.pooled import estimate, percentile
 from tests.bench.process import ROOT, Cores, find_cores
+from tests.bench.ration import find_groups, rationed
 from tests.bench.report import Line
 from tests.bench.rivals import HAPROXY, NGINX, find_program
-from tests.bench.suites import Pool, choose, suites
+from tests.bench.suites import Pool, choose, keys, suites
 from tests.bench.syscalls import read_calls
 from tests.bench.targets import DIRECT, Target, run_engine
 from tests.bench.wire import StreamOrder, make_request, model_names, read_order
@@ -129,6 +131,24 @@ def test_further_loads_and_engines_have_their_share(tmp_path: Path) -> None:
         with run_helpers(target, clients=3) as (helper,):
             before = helper.count()
             assert until(lambda: helper.count() > before + 100)
+
+
+def test_a_worker_with_a_part_of_a_core_has_a_group_of_its_own_meanwhile() -> None:
+    groups = find_groups()
+    if groups is None:
+        assert "workers-rationed" not in keys()
+        return
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as worker:
+        place = Path(f"/proc/{worker.pid}/cgroup")
+        with rationed(groups, [worker.pid], 0.25):
+            group = groups / f"vllm-circus-bench-{worker.pid}"
+            assert group.name in place.read_text()
+            names = [name for name in ("cpu.max", "cpu.cfs_quota_us") if (group / name).exists()]
+            assert [(group / name).read_text().split()[0] for name in names] == ["2500"]
+        assert group.name not in place.read_text()
+        assert not group.exists()
+        with pytest.raises(BenchError, match="does not limit"), rationed(groups / "absent", [worker.pid], 0.25):
+            pass
 
 
 def test_one_engine_alone_has_no_further_loads(tmp_path: Path) -> None:
