@@ -113,6 +113,15 @@ def test_without_a_driver_the_reason_is_said_and_the_questions_go_on(
     assert "no GPU to choose from: no NVIDIA driver" in room.said
 
 
+def test_without_a_driver_escape_goes_back_to_the_question_before(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none() -> tuple[Gpu, ...]:
+        raise NoDriver("no NVIDIA driver: its library libnvidia-ml.so.1 is not installed")
+
+    monkeypatch.setattr(gpu, "list_gpus", none)
+    (one,) = models(room, *hub_model()[:3], BACK, "named", "Automatic", "No profile", "")
+    assert one["aliases"] == ["named"]
+
+
 def test_cards_of_the_running_set_are_named_by_its_models() -> None:
     def listed() -> tuple[Gpu, ...]:
         return (gpu_of(0), gpu_of(1))

@@ -6,7 +6,7 @@ import pytest
 
 from tests.menu.scripted import BACK, Scripted
 from vllm_circus.menu.wizard.setup import Setup
-from vllm_circus.menu.wizard.walk import BackWith, Step, walk
+from vllm_circus.menu.wizard.walk import BackWith, NothingToAsk, Step, walk
 
 
 def steps(asker: Scripted, skipped: str = "") -> tuple[Step, ...]:
@@ -41,6 +41,20 @@ def test_what_does_not_apply_is_passed_over_both_ways() -> None:
     done = walk(Setup({}), steps(asker, skipped="b"), lambda _: None)
     assert done.proxy == {"a": "9", "c": "3"}
     assert asker.titles == ["a", "c", "a", "c"]
+
+
+def test_what_has_nothing_to_choose_from_is_told_on_the_way_forward_and_passed_over_both_ways() -> None:
+    asker = Scripted(["1", BACK, "9", "3"])
+    told: list[str] = []
+
+    def ask(_setup: Setup) -> Setup:
+        raise NothingToAsk(lambda: told.append("nothing"))
+
+    first, _, last = steps(asker)
+    done = walk(Setup({}), (first, Step("b", ask), last), lambda _: None)
+    assert done.proxy == {"a": "9", "c": "3"}
+    assert asker.titles == ["a", "c", "a", "c"]
+    assert told == ["nothing", "nothing"]
 
 
 def test_back_in_the_first_question_ends_it_with_what_was_answered() -> None:

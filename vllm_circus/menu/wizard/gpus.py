@@ -10,6 +10,7 @@ from vllm_circus.menu.ask import Back, Choice, Heading
 from vllm_circus.menu.wizard import decided, machine
 from vllm_circus.menu.wizard.checks import bad_share, read_share
 from vllm_circus.menu.wizard.setup import Entry, Setup
+from vllm_circus.menu.wizard.walk import NothingToAsk
 from vllm_circus.plan.memory import GIB
 from vllm_circus.plan.parallelism import OVERRIDE
 from vllm_circus.view.units import size
@@ -24,7 +25,7 @@ _HALF = "0.45"
 
 
 def ask_gpus(setup: Setup, context: Context, running: Outline | None) -> Setup:
-    """Which GPUs it has. Without a driver there is nothing to choose: that is said, and the walk goes on."""
+    """Which GPUs it has. Raises NothingToAsk without a driver: that is said, and the walk goes on."""
     cards = machine.look_at_cards(running)
     if not cards.gpus:
         return _without_cards(setup, context, cards)
@@ -51,12 +52,15 @@ def ask_gpus(setup: Setup, context: Context, running: Outline | None) -> Setup:
 
 
 def _without_cards(setup: Setup, context: Context, cards: machine.Cards) -> Setup:
-    """Nothing can be chosen; GPUs that it names can be taken away, as a configuration of another machine needs it."""
+    """GPUs that it names can be taken away, as a configuration of another machine needs it; else NothingToAsk."""
     entry = setup.entry
     named = ", ".join(map(str, entry.gpus))
     takes = f"the model names GPU {named}" if named else "the model takes what it finds"
-    context.asker.say(f"no GPU to choose from: {clean(cards.trouble)}; {takes}")
-    if not named or not context.asker.confirm("Serve it from the CPU?", default=False):
+    said = f"no GPU to choose from: {clean(cards.trouble)}; {takes}"
+    if not named:
+        raise NothingToAsk(lambda: context.asker.say(said))
+    context.asker.say(said)
+    if not context.asker.confirm("Serve it from the CPU?", default=False):
         return setup
     return setup.with_entry(entry.with_values(gpus=[]).without("gpu_memory"))
 

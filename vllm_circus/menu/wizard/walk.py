@@ -1,7 +1,8 @@
 """Questions one after the other, with the way back. Pure but for what the questions do.
 
 Rules: Back in one question asks the one before it again, with its answer as what it proposes; questions that do not
-apply are passed over both ways; Back in the first one ends the walk with everything that was answered.
+apply, and those with nothing to choose from, are passed over both ways; Back in the first one ends the walk with
+everything that was answered.
 """
 
 from __future__ import annotations
@@ -19,6 +20,14 @@ class BackWith(Back):
     def __init__(self, setup: Setup) -> None:
         super().__init__()
         self.setup = setup
+
+
+class NothingToAsk(Exception):
+    """There is nothing to choose from; `tell` says so, which is heard on the way forward alone."""
+
+    def __init__(self, tell: Callable[[], None]) -> None:
+        super().__init__()
+        self.tell = tell
 
 
 def _always(_setup: Setup) -> bool:
@@ -47,5 +56,8 @@ def walk(setup: Setup, steps: Sequence[Step], keep: Callable[[Setup], None], *, 
                 keep(setup)
             except Back as back:
                 setup, step_by = back.setup if isinstance(back, BackWith) else setup, -1
+            except NothingToAsk as nothing:
+                if step_by > 0:
+                    nothing.tell()
         position += step_by
     return setup
