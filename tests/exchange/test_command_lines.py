@@ -14,6 +14,7 @@ from vllm_circus.config.models import Config
 from vllm_circus.errors import ConfigError
 from vllm_circus.exchange.command import read_command_line
 from vllm_circus.exchange.found import Account
+from vllm_circus.exchange.read import read_foreign
 from vllm_circus.exchange.tell import tell_import
 from vllm_circus.exchange.words import group_options, option_value, split_commands
 from vllm_circus.stores.writing import dump_models_file
@@ -245,3 +246,34 @@ def test_words_are_what_a_shell_makes_of_them(words: list[str]) -> None:
     (command,) = split_commands(shlex.join(words), "x")
     assert [word.text for word in command.words] == words
     assert not any(word.filled for word in command.words)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "$ CUDA_VISIBLE_DEVICES=0 vllm serve acme/one --port 9000\n",
+        "#!/bin/sh\n# the large one\nexport A=b\nexec vllm serve \\\n  acme/one\n",
+        "vllm serve acme/one --hf-overrides '{\"a\": 1}'\n",
+        "python -m vllm.entrypoints.openai.api_server --model acme/one\n",
+        "docker run --gpus all -e A=b \\\n  vllm/vllm-openai:latest --model acme/one\n",
+    ],
+)
+def test_a_file_with_a_command_line_is_read_as_one(text: str) -> None:
+    imported = read_foreign(text.encode(), "start.sh")
+    ((_, document),) = imported.configurations.items()
+    assert document["models"][0]["model"] == "acme/one"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "# was: vllm serve acme/one\nmodels:\n  - name: a\n    model: acme/two\n    gpus: []\n",
+        "models:\n  # vllm serve acme/one\n  - {name: a, model: acme/two, gpus: []}\n",
+        '{"models": [{"name": "a", "model": "acme/two", "gpus": [], "env": {"A": "vllm serve"}}]}',
+        '---\n"models" :\n- {name: a, model: acme/two, gpus: [], env: {A: vllm serve}}\n',
+    ],
+)
+def test_a_models_file_that_speaks_of_a_command_is_none(text: str) -> None:
+    imported = read_foreign(text.encode(), "a.yaml")
+    ((_, document),) = imported.configurations.items()
+    assert document["models"][0]["model"] == "acme/two"

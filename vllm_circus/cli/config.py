@@ -161,7 +161,7 @@ def save_configuration(instance: Instance, name: str, file: str | None, *, repla
 @instance_option
 @click.pass_obj
 def import_(session: Session, file: str, *, name: str | None, replace: bool, dry_run: bool) -> None:
-    """Take a configuration over from FILE (- is stdin): a models file, an export, or one of vllm-cli's proxy.
+    """Take a configuration over from FILE (- is stdin): a models file, an export, a command, or one of vllm-cli's.
 
     Every thing that cannot be taken over is told, and what is not on this machine is pointed out.
     """

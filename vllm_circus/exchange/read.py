@@ -1,4 +1,4 @@
-"""What a file is, and reading it: other programs' files and our own, told apart by what is in them.
+"""What a file is, and reading it: other programs' files, our own and commands, told apart by what is in them.
 
 Rules: the file's name decides nothing but what an unnamed thing in it is called; what nobody can tell is refused, with
 what could be read instead.
@@ -6,12 +6,14 @@ what could be read instead.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import PurePath
 from typing import Any
 
 from vllm_circus.exchange import ours, vllmcli
+from vllm_circus.exchange.command import read_command_line
 from vllm_circus.exchange.found import Account, Imported, refuse
 from vllm_circus.exchange.names import usable_name
 from vllm_circus.exchange.text import decode_text, parse_text
@@ -20,9 +22,12 @@ from vllm_circus.exchange.vllmcli_settings import is_settings, read_settings
 #: As many as a models file may have.
 _MOST = 1000
 _KNOWN = (
-    "a models file, a profile, a shortcut or an export of this program, or vllm-cli's: a configuration of its proxy, "
-    "user_profiles.json, shortcuts.json or config.yaml"
+    "a models file, a profile, a shortcut or an export of this program, a `vllm serve` command, or vllm-cli's: a "
+    "configuration of its proxy, user_profiles.json, shortcuts.json or config.yaml"
 )
+_STARTS_VLLM = re.compile(r"\bvllm\s+serve\b|\bvllm\.entrypoints\.|\bvllm/vllm-")
+#: How the first line of a YAML or JSON mapping begins: `key:`, `{`, `[`, `---`, `%YAML`.
+_BEGINS_FILE = re.compile(r"\s*(?:[\w.\"'-]+\s*:(?:\s|$)|[{\[%]|---)")
 
 
 def read_foreign(data: bytes, source: str) -> Imported:
@@ -32,12 +37,20 @@ def read_foreign(data: bytes, source: str) -> Imported:
         ConfigError: it is none of the files that are known, or cannot be read as one; names the file and every fault.
     """
     text = decode_text(data, source)
+    if _is_command(text):
+        return read_command_line(text)
     document = parse_text(text, source)
     if not isinstance(document, dict):
         raise refuse(source, "this is no mapping", f"it should be {_KNOWN}")
     name = usable_name(PurePath(source).stem, fallback="imported")
     own = ours.read(document, text, name, source)
     return own if own is not None else _read_vllm_cli(document, name, source)
+
+
+def _is_command(text: str) -> bool:
+    """Whether it is what one types to start vLLM. It may pass for YAML, since a word of it may hold a colon."""
+    lines = (line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#"))
+    return bool(_STARTS_VLLM.search(text)) and not _BEGINS_FILE.match(next(lines, ""))
 
 
 def _read_vllm_cli(document: Mapping[str, Any], name: str, source: str) -> Imported:
