@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vllm_circus.cli.common import Session, instance_option, say, say_warnings, timeout_option
+from vllm_circus.cli.completing import configurations, folders
 from vllm_circus.cli.values import described, gpus_of, model_options
 from vllm_circus.errors import CircusError
 
@@ -20,7 +21,12 @@ if TYPE_CHECKING:
 #: How often others may be faster before we give up.
 TRIES = 20
 
-_to = click.option("--to", metavar="NAME", help="Change that saved configuration instead of the running set's file.")
+_to = click.option(
+    "--to",
+    metavar="NAME",
+    shell_complete=configurations,
+    help="Change that saved configuration instead of the running set's file.",
+)
 _yes = click.option("-y", "--yes", is_flag=True, help="Do it without asking.")
 _dry_run = click.option("--dry-run", is_flag=True, help="Only show what would be done.")
 _no_wait = click.option("--no-wait", is_flag=True, help="Return at once instead of when it has come true.")
@@ -28,7 +34,7 @@ _timeout = timeout_option("Wait no longer than this.")
 
 
 @click.command(short_help="Add a model to the running set, or to a saved configuration.")
-@click.argument("model", required=False)
+@click.argument("model", required=False, shell_complete=folders)
 @click.option("--name", metavar="NAME", help="What it is called; by default made from MODEL.")
 @click.option("--gpus", metavar="LIST", help="Indices, e.g. 0,1; none for the CPU.")
 @click.option("--port", type=click.IntRange(1, 65535), metavar="N", help="Its loopback port; by default a free one.")

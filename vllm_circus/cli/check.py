@@ -19,6 +19,7 @@ from vllm_circus.cli.common import (
     say_warnings,
     terminal_width,
 )
+from vllm_circus.cli.completing import config_argument
 from vllm_circus.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 
 @click.command(short_help="Check a models file and show what would run.")
-@click.argument("config", metavar="[CONFIG]", required=False)
+@config_argument
 @click.option("--json", "as_json", is_flag=True, help="The plan, or the faults, as one JSON document.")
 @click.option("-v", "--verbose", is_flag=True, help="Show the whole command of every engine, and what is set for it.")
 @instance_option

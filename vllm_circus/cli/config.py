@@ -9,6 +9,7 @@ import click
 
 from vllm_circus.cli import shelves
 from vllm_circus.cli.common import Session, config_file, instance_option, need_outline, running_pid, say, words
+from vllm_circus.cli.completing import files, models_files
 from vllm_circus.cli.shelves import Family, name_argument
 from vllm_circus.errors import CircusError, ConfigError
 
@@ -123,7 +124,7 @@ def show(session: Session, name: str, *, as_json: bool) -> None:
 
 @config.command()
 @click.argument("name")
-@click.argument("file", required=False)
+@click.argument("file", required=False, shell_complete=models_files)
 @shelves.replace_option
 @instance_option
 @click.pass_obj
@@ -154,7 +155,7 @@ def save_configuration(instance: Instance, name: str, file: str | None, *, repla
 
 
 @config.command("import")
-@click.argument("file")
+@click.argument("file", shell_complete=files)
 @click.option("--name", metavar="NAME", help="What it is called here; by default as the file.")
 @shelves.replace_option
 @click.option("--dry-run", is_flag=True, help="Only show what would be taken over, and what not.")

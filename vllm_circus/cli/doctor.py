@@ -11,12 +11,13 @@ from contextlib import contextmanager
 import click
 
 from vllm_circus.cli.common import Session, config_file, instance_option, print_lines, say, terminal_width
+from vllm_circus.cli.completing import config_argument
 
 _NARROW = 80  # columns, where there is no terminal to ask
 
 
 @click.command(short_help="Say what is wrong with machine, models file and set, and how to mend it.")
-@click.argument("config", metavar="[CONFIG]", required=False)
+@config_argument
 @click.option("--json", "as_json", is_flag=True, help="Every finding as one JSON document.")
 @click.option("--all", "everything", is_flag=True, help="Show also what is well.")
 @instance_option

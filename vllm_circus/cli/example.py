@@ -7,17 +7,23 @@ from pathlib import Path
 import click
 
 from vllm_circus.cli.common import instance_option, say
+from vllm_circus.cli.completing import files
 from vllm_circus.errors import CircusError
 
 
 @click.command(short_help="Print a models file that explains every option.")
-@click.option("--output", metavar="FILE", help="Write it there, and make the folder; a file that exists is left alone.")
+@click.option(
+    "--output",
+    metavar="FILE",
+    shell_complete=files,
+    help="Write it there, and make the folder; a file that exists is left alone.",
+)
 @instance_option
 def example(output: str | None) -> None:
     """Print a models file that explains every option, or write it, e.g. with `--output models.yaml`."""
-    from importlib.resources import files
+    from importlib.resources import files as resources
 
-    text = files("vllm_circus.conf").joinpath("example.yaml").read_text()
+    text = resources("vllm_circus.conf").joinpath("example.yaml").read_text()
     if output is None:
         click.echo(text, nl=False)
     else:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from vllm_circus.cli.common import Session, config_file, instance_option, print_lines, running_pid
+from vllm_circus.cli.completing import models, models_files
 from vllm_circus.errors import CircusError, UnknownModel
 from vllm_circus.view.outline import read_plan_outline
 
@@ -60,9 +61,14 @@ def _memory(_context: click.Context, _parameter: click.Parameter, value: str | N
 
 
 @click.command(short_help="Say whether a model fits its GPUs, and what to change.")
-@click.argument("model")
+@click.argument("model", shell_complete=models)
 @click.option("--context", type=click.IntRange(1, 10**9), metavar="N", help="Tokens of context, for max-model-len.")
-@click.option("--config", metavar="FILE", help="The models file that MODEL stands in.  [default: the instance's]")
+@click.option(
+    "--config",
+    metavar="FILE",
+    shell_complete=models_files,
+    help="The models file that MODEL stands in.  [default: the instance's]",
+)
 @click.option("--gpu-memory", metavar="X", callback=_gpu_memory, help="A fraction (0.4) or an amount (20GiB).")
 @click.option("--gpus", metavar="LIST", callback=_gpu_list, help="Indices, e.g. 0,1: the model is spread over them.")
 @click.option("--memory", metavar="SIZE", callback=_memory, help="Size of each GPU, e.g. 80GiB, where there is none.")

@@ -12,6 +12,7 @@ import click
 
 from vllm_circus.cli import stock
 from vllm_circus.cli.common import Session, instance_option, print_lines, say, terminal_width, words
+from vllm_circus.cli.completing import folders
 from vllm_circus.cli.shelves import group_of, json_option, yes_option
 
 if TYPE_CHECKING:
@@ -204,7 +205,7 @@ def _sure(model: LocalModel) -> bool:
 
 @models.command("folders")
 @click.argument("action", metavar="[add|rm]", type=click.Choice(("add", "rm")), required=False)
-@click.argument("path", metavar="[PATH]", required=False)
+@click.argument("path", metavar="[PATH]", required=False, shell_complete=folders)
 @json_option
 @instance_option
 @click.pass_obj

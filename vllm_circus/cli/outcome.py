@@ -47,8 +47,11 @@ def _run(arguments: Sequence[str], session: Session) -> None:
     from vllm_circus.cli.app import app
 
     if wish := os.environ.get(_COMPLETE):
-        from click.shell_completion import shell_complete
+        from click.shell_completion import add_completion_class, shell_complete
 
+        from vllm_circus.cli.bash import Bash
+
+        add_completion_class(Bash)
         raise click.exceptions.Exit(shell_complete(app, {}, _PROGRAM, _COMPLETE, wish))
     with app.make_context(_PROGRAM, list(arguments), obj=session) as context:
         app.invoke(context)

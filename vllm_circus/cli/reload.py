@@ -23,6 +23,7 @@ from vllm_circus.cli.common import (
     say_warnings,
     words,
 )
+from vllm_circus.cli.completing import config_argument
 from vllm_circus.errors import CircusError
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ ANSWER_WITHIN = 10.0
 
 
 @click.command(short_help="Apply a changed models file: only what changed is touched.")
-@click.argument("config", metavar="[CONFIG]", required=False)
+@config_argument
 @click.option("-y", "--yes", is_flag=True, help="Do it without asking.")
 @click.option("--dry-run", is_flag=True, help="Only show what would be done.")
 @click.option("--json", "as_json", is_flag=True, help="What is done as one JSON document; with --yes or --dry-run.")

@@ -17,6 +17,7 @@ from vllm_circus.cli.common import (
     say,
     say_warnings,
 )
+from vllm_circus.cli.completing import config_argument, folders
 from vllm_circus.errors import CircusError
 
 if TYPE_CHECKING:
@@ -24,9 +25,14 @@ if TYPE_CHECKING:
 
 
 @click.command(short_help="Write out what circusd would be given.")
-@click.argument("config", metavar="[CONFIG]", required=False)
+@config_argument
 @click.option("--diff", is_flag=True, help="Only the difference from what the running set was given.")
-@click.option("--output", metavar="DIR", help="Write the files into this folder instead of circus.ini to stdout.")
+@click.option(
+    "--output",
+    metavar="DIR",
+    shell_complete=folders,
+    help="Write the files into this folder instead of circus.ini to stdout.",
+)
 @instance_option
 @click.pass_context
 def render(context: click.Context, config: str | None, diff: bool, output: str | None) -> None:

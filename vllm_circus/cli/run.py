@@ -5,10 +5,11 @@ from __future__ import annotations
 import click
 
 from vllm_circus.cli.common import Session, config_file, instance_option, plan_for_start
+from vllm_circus.cli.completing import config_argument
 
 
 @click.command(short_help="Run the set in the foreground, for systemd and the like.")
-@click.argument("config", metavar="[CONFIG]", required=False)
+@config_argument
 @click.option("--background", is_flag=True, hidden=True, help="Log to circusd's own file only, as `up` starts it.")
 @instance_option
 @click.pass_context

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from vllm_circus.cli.common import Session, instance_option, print_lines, say, terminal_width
+from vllm_circus.cli.completing import files
 from vllm_circus.cli.lazy import GuessingGroup
 
 if TYPE_CHECKING:
@@ -92,7 +93,9 @@ def name_argument(family: Family, *, several: bool = False, name: str = "name") 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 yes_option = click.option("-y", "--yes", is_flag=True, help="Do it without asking.")
-output_option = click.option("--output", metavar="FILE", help="Write it there, mode 0600, instead of to stdout.")
+output_option = click.option(
+    "--output", metavar="FILE", shell_complete=files, help="Write it there, mode 0600, instead of to stdout."
+)
 replace_option = click.option("--replace", is_flag=True, help="Take the place of one of that name.")
 
 
@@ -242,7 +245,7 @@ def add_porting(group: click.Group, kind: Kind, family: Family) -> None:
     @group.command(
         "import", help=f"Take {kind}s over from FILE (- is stdin): an export of ours, or a file of vllm-cli."
     )
-    @click.argument("file")
+    @click.argument("file", shell_complete=files)
     @click.option("--name", metavar="NAME", help="What a single one is called here.")
     @replace_option
     @click.option("--dry-run", is_flag=True, help="Only show what would be taken over, and what not.")

@@ -8,6 +8,7 @@ import click
 
 from vllm_circus.cli import shelves
 from vllm_circus.cli.common import Session, instance_option, say
+from vllm_circus.cli.completing import folders
 from vllm_circus.cli.shelves import Family, name_argument
 from vllm_circus.cli.values import described, model_options
 
@@ -80,7 +81,7 @@ def show(session: Session, name: str, *, as_json: bool) -> None:
 
 @shortcuts.command()
 @click.argument("name")
-@click.option("--model", required=True, metavar="MODEL", help="A folder, or a Hugging Face id.")
+@click.option("--model", required=True, metavar="MODEL", shell_complete=folders, help="A folder, or a Hugging Face id.")
 @click.option("--description", metavar="TEXT", help="One line for lists.")
 @model_options
 @shelves.replace_option

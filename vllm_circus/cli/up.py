@@ -27,6 +27,7 @@ from vllm_circus.cli.common import (
     wants_colour,
     words,
 )
+from vllm_circus.cli.completing import config_argument
 from vllm_circus.cli.streams import reader_gone, silence_gone, whoever_listens
 from vllm_circus.errors import CircusError
 from vllm_circus.paths import goes_with_login
@@ -45,7 +46,7 @@ STOPPING = "stopping; Ctrl-C again leaves it to end by itself"
 
 
 @click.command(short_help="Start the set: every enabled model behind one port.")
-@click.argument("config", metavar="[CONFIG]", required=False)
+@config_argument
 @click.option("-d", "--detach", is_flag=True, help="Leave it running and return.")
 @click.option("--wait", is_flag=True, help="With -d: return when every enabled model is ready.")
 @timeout_option("With --wait: wait no longer than this.")
