@@ -160,6 +160,27 @@ def test_the_example_replaces_nothing(command: Command, home: Path, models_file:
     assert command("example", "--output", str(home)).code == 1
 
 
+def test_a_dash_stands_for_stdout(
+    command: Command, models_file: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(home)
+    assert command("config", "save", "hall", str(models_file)).code == 0
+    for words in (["example"], ["render", str(models_file)], ["config", "export", "hall"]):
+        shown = command(*words)
+        assert shown.code == 0
+        assert shown.out
+        assert command(*words, "--output", "-") == shown
+    assert not (home / "-").exists()
+
+
+@pytest.mark.parametrize("words", ["check", "render", "run", "up", "doctor", "config save x", "fit chat --config"])
+def test_a_dash_is_no_models_file_and_none_is_written_to_begin_with(words: str, command: Command) -> None:
+    outcome = command(*words.split(), "-")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err.startswith("error: a models file is not read from stdin\nhint: name a file; ")
+    assert "example" not in outcome.err
+
+
 @pytest.mark.parametrize("name", ["check", "render", "run"])
 def test_the_instances_own_file_is_read_when_none_is_named(
     name: str, command: Command, instance: Instance, models_file: Path

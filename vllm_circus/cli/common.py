@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 #: Stands for every model of the set; no model can be called so.
 ALL = "all"
+#: In the place of a file's name: what is written goes to stdout. A file that is called so is `./-`.
+STDOUT = "-"
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -96,6 +98,9 @@ def config_file(instance: Instance, given: str | None) -> Path:
 
     A bare word is a saved configuration where there is one of that name; `./WORD` is always a path.
     """
+    if given == "-":
+        hint = "name a file; `vllm-circus config import --name NAME -` keeps what comes from stdin under a name"
+        raise _NoModelsFile("a models file is not read from stdin", hint=hint)
     if given and (saved := _saved_file(instance, given)):
         return saved
     path = Path(given).absolute() if given else instance.config_file

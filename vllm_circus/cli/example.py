@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from vllm_circus.cli.common import instance_option, say
+from vllm_circus.cli.common import STDOUT, instance_option, say
 from vllm_circus.cli.completing import files
 from vllm_circus.errors import CircusError
 
@@ -16,7 +16,7 @@ from vllm_circus.errors import CircusError
     "--output",
     metavar="FILE",
     shell_complete=files,
-    help="Write it there, and make the folder; a file that exists is left alone.",
+    help="Write it there (- is stdout), and make the folder; a file that exists is left alone.",
 )
 @instance_option
 def example(output: str | None) -> None:
@@ -24,7 +24,7 @@ def example(output: str | None) -> None:
     from importlib.resources import files as resources
 
     text = resources("vllm_circus.conf").joinpath("example.yaml").read_text()
-    if output is None:
+    if output is None or output == STDOUT:
         click.echo(text, nl=False)
     else:
         _write(Path(output), text)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from vllm_circus.cli.common import (
+    STDOUT,
     Session,
     build_plan,
     config_file,
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     "--output",
     metavar="DIR",
     shell_complete=folders,
-    help="Write the files into this folder instead of circus.ini to stdout.",
+    help="Write the files into this folder instead of circus.ini to stdout (-).",
 )
 @instance_option
 @click.pass_context
@@ -43,6 +44,7 @@ def render(context: click.Context, config: str | None, diff: bool, output: str |
     """
     if diff and output:
         raise click.UsageError("--diff and --output exclude each other")
+    output = None if output == STDOUT else output
     instance = context.ensure_object(Session).instance
     if diff:
         context.exit(_show_difference(instance, config))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from vllm_circus.cli.common import Session, instance_option, print_lines, say, terminal_width
+from vllm_circus.cli.common import STDOUT, Session, instance_option, print_lines, say, terminal_width
 from vllm_circus.cli.completing import files
 from vllm_circus.cli.lazy import GuessingGroup
 
@@ -94,7 +94,7 @@ def name_argument(family: Family, *, several: bool = False, name: str = "name") 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 yes_option = click.option("-y", "--yes", is_flag=True, help="Do it without asking.")
 output_option = click.option(
-    "--output", metavar="FILE", shell_complete=files, help="Write it there, mode 0600, instead of to stdout."
+    "--output", metavar="FILE", shell_complete=files, help="Write it there, mode 0600, instead of to stdout (-)."
 )
 replace_option = click.option("--replace", is_flag=True, help="Take the place of one of that name.")
 
@@ -272,7 +272,7 @@ def write_export(text: str, output: str | None, told: Iterable[str], *, yes: boo
 
     A file that is there is asked about, unless `yes`. Raises CircusError, and UsageError where nobody can be asked.
     """
-    path = None if output is None or output == "-" else Path(output)
+    path = None if output is None or output == STDOUT else Path(output)
     if path is not None and not yes and not _may_replace(path):
         say("nothing was written")
         return
