@@ -14,6 +14,7 @@ from vllm_circus.cli.outcome import run_safely
 from vllm_circus.config.load import load_config
 from vllm_circus.errors import CircusError
 from vllm_circus.paths import Instance
+from vllm_circus.supervise.lock import hold_lock
 
 pytestmark = pytest.mark.usefixtures("quiet")
 
@@ -53,6 +54,38 @@ def test_a_model_is_added_to_the_instances_file_and_taken_out_again(command: Com
     assert command("remove", "alpha", "beta").code == 2
     assert "did you mean 'beta'?" in command("remove", "beat").err
     assert own_file.read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("names", "which"),
+    [
+        (["chat", "coder", "r"], "'chat', 'coder' and 'r' are all models"),
+        (["r", "chat", "r", "coder"], "'r', 'chat' and 'coder' are all models"),
+    ],
+)
+def test_whoever_removes_all_models_is_told_so_and_what_to_do_instead(
+    names: list[str], which: str, command: Command, instance: Instance
+) -> None:
+    listed = "".join(f"- {{name: {name}, model: org/x}}\n" for name in ("chat", "coder", "r"))
+    text = f"defaults: {{engine: simulator}}\nmodels:\n{listed}"
+    instance.config_dir.mkdir(parents=True)
+    instance.config_file.write_text(text)
+    refused = command("remove", *names, "--yes")
+    assert refused.code == 2
+    assert refused.err == f"error: {which} of the models file\nhint: at least one has to stay\n"
+    command("config", "save", "hall")
+    removes = "`vllm-circus config rm hall` removes the configuration"
+    assert removes in command("remove", "--to", "hall", *names).err
+    assert "no model 'nobody'" in command("remove", *names, "nobody").err
+    assert instance.config_file.read_text() == text
+    command("render", "--output", str(instance.run_dir))
+    with hold_lock(instance):
+        assert command("remove", *names, "--yes").err.endswith(
+            "\nhint: at least one has to stay; `vllm-circus down` ends the set\n"
+        )
+    one = "models:\n- {name: chat, model: org/x}\n"
+    instance.config_file.write_text(one)
+    assert "error: 'chat' is the only model of the models file\n" in command("remove", "chat").err
 
 
 def test_an_option_of_the_engine_is_checked_before_anything_is_written(command: Command, own_file: Path) -> None:

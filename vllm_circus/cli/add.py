@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vllm_circus.cli.common import Session, instance_option, say, say_warnings, timeout_option
+from vllm_circus.cli.common import Session, instance_option, running_pid, say, say_warnings, timeout_option, words
 from vllm_circus.cli.completing import configurations, folders
 from vllm_circus.cli.values import described, gpus_of, model_options
 from vllm_circus.errors import CircusError
@@ -90,7 +90,15 @@ def remove(
     from vllm_circus.cli.change import propose, removing
 
     how = How(yes, dry_run, not no_wait, timeout)
-    _change(lambda: propose(session.instance, to, removing(names), make=False), how)
+    edit = removing(names, instead=_to_remove_all(session.instance, to))
+    _change(lambda: propose(session.instance, to, edit, make=False), how)
+
+
+def _to_remove_all(instance: Instance, to: str | None) -> str:
+    """What whoever wants none of the models any more may do; empty where nothing is to be done."""
+    if to is not None:
+        return f"`{words(instance, f'config rm {to}')}` removes the configuration"
+    return f"`{words(instance, 'down')}` ends the set" if running_pid(instance) is not None else ""
 
 
 def model_entry(instance: Instance, model: str | None, *, shortcut: str | None, **said: Any) -> dict[str, Any]:

@@ -191,14 +191,18 @@ def adding(model: Mapping[str, Any], proxy: Mapping[str, Any]) -> TextEdit:
     return edit
 
 
-def removing(names: Sequence[str]) -> TextEdit:
-    """Takes models out. The edit raises NoSuchModel, and CannotEdit where none would be left."""
-    from vllm_circus.stores.writing import without_model
+def removing(names: Sequence[str], *, instead: str = "") -> TextEdit:
+    """Takes models out; `instead` is what to do where none would be left.
+
+    The edit raises NoSuchModel and CannotEdit.
+    """
+    from vllm_circus.stores.writing import NoneLeft, without_models
 
     def edit(text: str | None) -> str:
-        for name in dict.fromkeys(names):
-            text = without_model(text or "", name)
-        return text or ""
+        try:
+            return without_models(text or "", names)
+        except NoneLeft as error:
+            raise NoneLeft(error.names, hint=f"{error.hint}; {instead}" if instead else error.hint) from None
 
     return edit
 

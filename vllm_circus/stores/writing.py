@@ -30,6 +30,16 @@ class CannotEdit(CircusError):
     exit_code = 2
 
 
+class NoneLeft(CannotEdit):
+    """No model would be left in the text, and a set has at least one."""
+
+    def __init__(self, names: Sequence[str], *, hint: str = "at least one has to stay") -> None:
+        *others, last = map(show_value, names)
+        which = f"{', '.join(others)} and {last} are all models" if others else f"{last} is the only model"
+        super().__init__(f"{which} of the {_FILE}", hint=hint)
+        self.names = names
+
+
 class NoSuchModel(CircusError):
     """The text has no model of that name."""
 
@@ -57,8 +67,20 @@ def with_model(text: str, model: Mapping[str, Any]) -> str:
     return _edited(text, lambda file: _put_model(file, model))
 
 
+def without_models(text: str, names: Sequence[str]) -> str:
+    """The file without the models of those names. Raises NoSuchModel, NoneLeft and CannotEdit."""
+    file, asked = _File(text), tuple(dict.fromkeys(names))
+    for name in asked:
+        file.need(name)
+    if len(asked) == len(file.models):
+        raise NoneLeft(asked)
+    for name in asked:
+        text = without_model(text, name)
+    return text
+
+
 def without_model(text: str, name: str) -> str:
-    """The file without the model of that name. Raises NoSuchModel, and CannotEdit where it is the only one."""
+    """The file without the model of that name. Raises NoSuchModel, NoneLeft and CannotEdit."""
     return _edited(text, lambda file: _take_model(file, name))
 
 
@@ -195,7 +217,7 @@ def _put_model(file: _File, model: Mapping[str, Any]) -> Iterable[Edit]:
 def _take_model(file: _File, name: str) -> Iterable[Edit]:
     index, span = file.need(name), file.list_of_models()
     if len(file.models) == 1:
-        raise CannotEdit(f"{show_value(name)} is the only model of the {_FILE}", hint="a set has at least one model")
+        raise NoneLeft([name])
     del file.models[index]
     return [splice.remove_item(file.text, span, index)]
 
