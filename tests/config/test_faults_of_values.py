@@ -198,6 +198,34 @@ def test_one_broken_value_is_one_fault_with_line_place_and_fix(
     assert str(first).isprintable()
 
 
+@pytest.mark.parametrize("length", [65, 70, 200, 1200])
+def test_what_is_too_long_is_shown_as_cut_with_its_length(length: int) -> None:
+    text = "a" * length
+    shown = f"'{'a' * 60}… ({length:,} characters)"
+    (name,) = faults_of(f"models:\n- {{name: {text}, model: org/x}}\n")
+    assert name.message == f"{shown} cannot be used here"
+    (model,) = faults_of(f"models:\n- {{name: a, model: [{text}]}}\n")
+    assert model.message == "needs text, not a list"
+    (count,) = faults_of(f"models:\n- {{name: a, model: org/x, port: {text}}}\n")
+    assert count.message == f"needs a whole number, not text {shown}"
+
+
+def test_what_is_as_long_as_a_name_may_be_is_shown_whole() -> None:
+    text = "A" * 64
+    (fault,) = faults_of(f"models:\n- {{name: {text}, model: org/x}}\n")
+    assert fault.message == f"'{text}' cannot be used here"
+
+
+def test_nobody_is_told_to_write_half_of_a_value() -> None:
+    digits, words = "9" * 50, "w" * 50
+    (listed,) = faults_of(f"models:\n- {{name: a, model: org/x, aliases: {words}}}\n")
+    assert listed.fix == "write a list of it"
+    (key,) = faults_of(f"models:\n- {{name: a, model: org/x, env: {{{digits}: b}}}}\n")
+    assert (key.message, key.fix) == (f"the key '{digits}' is not text for YAML", "quote it")
+    (alias,) = faults_of(f"models: *{'x' * 70}\n")
+    assert alias.message == f"*{'x' * 60}… (70 characters) names nothing"
+
+
 def test_every_fault_is_told_at_once_in_file_order() -> None:
     text = """\
 proxy:

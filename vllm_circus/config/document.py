@@ -19,7 +19,7 @@ from itertools import islice
 import yaml
 from yaml.resolver import Resolver
 
-from vllm_circus.config.places import Place, make_fault, show_value
+from vllm_circus.config.places import Place, make_fault, quote_it, shortened, show_value
 from vllm_circus.errors import Fault
 
 MAX_DEPTH = 50
@@ -192,9 +192,9 @@ class _Composer:
     def _anchored(self, anchor: str, line: int) -> _Node:
         node = self._anchors.get(anchor)
         if node is None:
-            raise _Stop(line, f"*{anchor[:40]} names nothing", f"write &{anchor[:40]} at an earlier value")
+            raise _Stop(line, f"*{shortened(anchor)} names nothing", f"write &{shortened(anchor)} at an earlier value")
         if not node.complete:
-            raise _Stop(line, f"*{anchor[:40]} stands inside of what it names", "remove the alias")
+            raise _Stop(line, f"*{shortened(anchor)} stands inside of what it names", "remove the alias")
         return node
 
     def _tag(self, event: yaml.Event) -> str:
@@ -289,8 +289,7 @@ class _Builder:
             self.fault(key.line, place, "a list or mapping is used as a key", "use text as key")
             return None
         if key.tag != _TEXT:
-            shown = key.text[:40]
-            self.fault(key.line, place, f"the key {show_value(shown)} is not text for YAML", f'quote it: "{shown}"')
+            self.fault(key.line, place, f"the key {show_value(key.text)} is not text for YAML", quote_it(key.text))
             return None
         if _SURROGATE.search(key.text):
             self.fault(key.line, place, "half of a surrogate pair in a key", "write the character itself")
@@ -307,7 +306,7 @@ class _Builder:
         if kind in {"int", "float"}:
             return self._integer(node, text, place) if kind == "int" else self._float(node, text, place)
         if kind == "timestamp":
-            self.spoil(node, place, f"{show_value(text)} is a date for YAML", f'quote it: "{text[:40]}"')
+            self.spoil(node, place, f"{show_value(text)} is a date for YAML", quote_it(text))
         elif kind not in _SCALAR_KINDS:
             self.spoil(node, place, f"the tag {show_value(node.tag)} is not allowed", "write a plain value")
         return None if kind == "null" else text.lower() in _TRUE if kind == "bool" else text

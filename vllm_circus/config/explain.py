@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 from vllm_circus.config import models
 from vllm_circus.config.document import Document
-from vllm_circus.config.places import Place, did_you_mean, show_value
+from vllm_circus.config.places import Place, did_you_mean, quote_it, show_value
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -273,7 +273,7 @@ def _retype(kind: str, spot: _Spot, document: Document) -> str:
     """How to write the value so that it has the kind that is needed."""
     value, written = spot.value, document.texts.get(spot.place, "")
     if kind == "string_type" and isinstance(value, bool | int | float):
-        return f'quote it: "{written[:40]}"'
+        return quote_it(written)
     if isinstance(value, str) and (
         (kind == "bool_type" and value.lower() in {"true", "false", "yes", "no", "on", "off"})
         or (kind in {"int_type", "float_type"} and _NUMBER.fullmatch(value))
@@ -291,7 +291,7 @@ def _retype(kind: str, spot: _Spot, document: Document) -> str:
 def _as_list(place: Place, value: str, written: str) -> str:
     """A value as a list: a command by its words, anything else whole."""
     if place[-1:] != ("command",):
-        return f"[{written[:40]}]"
+        return f"[{written}]" if len(written) <= 40 else "a list of it"
     try:
         words = shlex.split(value)
     except ValueError:  # a quote is left open

@@ -11,6 +11,12 @@ from vllm_circus.errors import Fault
 #: Keys and list indices from the top of the document: `("models", 2, "port")`.
 Place = tuple[str | int, ...]
 
+#: Characters of a value that a message shows whole: a model's name may have as many. Of longer ones it shows less.
+_WHOLE = 64
+_BEGINNING = 60
+#: Characters of a text that is told to be written another way: cut, it would not be the same.
+_QUOTABLE = 40
+
 _PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 
 
@@ -28,9 +34,27 @@ def show_place(place: Place) -> str:
 
 
 def show_value(value: object) -> str:
-    """A value for a message: as Python spells it, cut to 60 characters, harmless on a terminal."""
-    text = repr(value[:61] if isinstance(value, str) else value)
-    return text if len(text) <= 64 else f"{text[:60]}…"
+    """A value for a message: as Python spells it, harmless on a terminal.
+
+    A long one is cut to 60 characters and told to be: how long it is may be all that is wrong with it.
+    """
+    text = repr(value[: _WHOLE + 1] if isinstance(value, str) else value)
+    length = len(value) if isinstance(value, str) else len(text)
+    return text if len(text) <= _WHOLE + len("''") else _cut(text[: _BEGINNING + len("'")], length)
+
+
+def shortened(text: str) -> str:
+    """Plain text for a message, cut as `show_value` cuts."""
+    return text if len(text) <= _WHOLE else _cut(text[:_BEGINNING], len(text))
+
+
+def _cut(beginning: str, length: int) -> str:
+    return f"{beginning}… ({length:,} characters)"
+
+
+def quote_it(text: str) -> str:
+    """What to do with a value that has to be text for YAML: `quote it: "no"`."""
+    return f'quote it: "{text}"' if len(text) <= _QUOTABLE else "quote it"
 
 
 def harmless(text: str) -> str:

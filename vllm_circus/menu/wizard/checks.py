@@ -73,5 +73,5 @@ def bad_share(text: str) -> str:
 
 
 def short(text: str) -> str:
-    """An answer as it is told back."""
-    return repr(text if len(text) <= _LONGEST else f"{text[:_LONGEST]}...")
+    """An answer as it is told back; a long one is cut, and its length told."""
+    return repr(text) if len(text) <= _LONGEST else f"{repr(text[:_LONGEST])[:-1]}… ({len(text):,} characters)"

@@ -16,6 +16,7 @@ from vllm_circus import facts, gpu
 from vllm_circus.gpu import Gpu, Holder, NoDriver
 from vllm_circus.hostport import join_host_port
 from vllm_circus.logline import clean
+from vllm_circus.menu.wizard.checks import short
 from vllm_circus.plan.public import is_network_address
 
 if TYPE_CHECKING:
@@ -88,14 +89,14 @@ def bad_address(host: str, port: int) -> str:
     """Why nobody could listen there; empty where somebody could, or the port is only in use."""
     how = "write an address such as 0.0.0.0, 127.0.0.1 or ::1, or a host's name"
     if not is_network_address(host):
-        return f"{host[:120]!r} is no network address: {how}" if host else how
+        return f"{short(host)} is no network address: {how}" if host else how
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
     except (socket.gaierror, UnicodeError):
-        return f"there is no host {host[:120]!r}: {how}"
+        return f"there is no host {short(host)}: {how}"
     except OSError as error:
         if error.errno in {errno.EACCES, errno.EPERM}:
             return f"port {port} is for root alone here (user {os.geteuid()} asks): choose one from 1024"
