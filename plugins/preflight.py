@@ -181,7 +181,7 @@ def _adapters(model: ModelPlan, environ: Mapping[str, str]) -> Iterator[Fault]:
 
 def _not_cached(name: str, places: tuple[Path, ...]) -> Fault:
     cause = f"{name} is not in {places[0]}, and HF_HUB_OFFLINE forbids to fetch it"
-    return Fault(cause, f"fetch it once with `hf download {name}`, or take HF_HUB_OFFLINE away")
+    return Fault(cause, f"fetch it once with `vllm-circus models pull {name}`, or take HF_HUB_OFFLINE away")
 
 
 def _gpus(model: ModelPlan, cards: Cards) -> Iterator[Fault]:

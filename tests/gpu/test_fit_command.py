@@ -13,6 +13,8 @@ import pytest
 
 from tests.gpu.conftest import Machine, MakeMachine
 from tests.plan.fit.samples import NAMES, config
+from vllm_circus.paths import find_instance
+from vllm_circus.supervise.lock import hold_lock
 
 GIB = 1 << 30
 CARDS = {"count": 2, "memory_total": 80 * GIB, "memory_used": GIB}
@@ -87,6 +89,27 @@ def test_a_model_of_the_file_is_judged_by_what_is_written_for_it(
     assert ([card["index"] for card in other["gpus"]], other["context"]["wanted"]) == ([1], 99)
 
 
+def test_a_model_of_the_running_set_is_judged_by_that_sets_file(
+    with_cards: Machine, llama: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rest = f"model: {llama}, engine: simulator, gpus: [0], args: {{max-model-len: 4096}}"
+    file = tmp_path / "models.yaml"
+    file.write_text(f"proxy: {{host: 127.0.0.1}}\nmodels:\n- {{name: chat, {rest}}}\n")
+    monkeypatch.setenv("VLLM_CIRCUS_HOME", with_cards.environ["VLLM_CIRCUS_HOME"])
+    instance = find_instance()
+    assert with_cards.command("render", str(file), "--output", str(instance.run_dir)).returncode == 0
+    before = with_cards.command("fit", "chat")
+    other = "`--config FILE` names another models file, and MODEL may be a folder"
+    assert before.returncode == 4
+    assert before.stderr == f"error: no model 'chat'\nhint: there is no {instance.config_file}; {other}\n"
+    with hold_lock(instance):
+        assert answer(with_cards.command("fit", "chat", "--json"))["context"]["wanted"] == 4096
+        unknown = with_cards.command("fit", "coder").stderr
+        assert f"hint: {file} has chat; {other}\n" in unknown
+        file.unlink()  # a path is judged all the same
+        assert with_cards.command("fit", llama).returncode == 0
+
+
 def test_its_log_tells_better(with_cards: Machine, llama: str, tmp_path: Path) -> None:
     home = tmp_path / "home"
     (home / "config").mkdir(parents=True)
@@ -126,7 +149,7 @@ def test_a_snapshot_in_hugging_faces_cache_is_found_by_its_id(with_cards: Machin
     assert answer(there.command("fit", "org/name", "--json"))["cache"]["token"] == 57_344
     run = there.command("fit", "org/other")
     assert run.returncode == 1
-    assert "hf download org/other" in run.stderr
+    assert "fetch it first: `vllm-circus models pull org/other`\n" in run.stderr
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vllm_circus.cli.common import Session, config_file, instance_option, print_lines, running_pid
+from vllm_circus.cli.common import Session, config_file, instance_option, print_lines, running_outline, running_pid
 from vllm_circus.cli.completing import models, models_files
 from vllm_circus.errors import CircusError, UnknownModel
 from vllm_circus.view.outline import read_plan_outline
@@ -67,7 +67,7 @@ def _memory(_context: click.Context, _parameter: click.Parameter, value: str | N
     "--config",
     metavar="FILE",
     shell_complete=models_files,
-    help="The models file that MODEL stands in.  [default: the instance's]",
+    help="The models file that MODEL stands in.  [default: the running set's, else the instance's]",
 )
 @click.option("--gpu-memory", metavar="X", callback=_gpu_memory, help="A fraction (0.4) or an amount (20GiB).")
 @click.option("--gpus", metavar="LIST", callback=_gpu_list, help="Indices, e.g. 0,1: the model is spread over them.")
@@ -88,8 +88,8 @@ def fit(
 ) -> None:
     """Say whether MODEL fits its GPUs: a model of the models file, a folder, or a Hugging Face id that is on this disk.
 
-    Its files and options tell what it needs, and its log what it took before. Nothing is started. Exit code 1 where it
-    does not fit.
+    The models file is that of --config, else the running set's, else the instance's own. The model's files and options
+    tell what it needs, and its log what it took before. Nothing is started. Exit code 1 where it does not fit.
     """
     from vllm_circus.plan.fit.subject import Wishes
     from vllm_circus.view.fit import fit_document, fit_lines
@@ -117,7 +117,10 @@ class Judged:
 def judge(
     instance: Instance, model: str, wishes: Wishes, *, config: str | None = None, memory: int | None = None
 ) -> Judged:
-    """Look at a model of the models file, or at a path or id. Raises CircusError where nobody can tell."""
+    """Look at a model of the models file, or at a path or id. Raises CircusError where nobody can tell.
+
+    The file is `config`, else the running set's, else the instance's own.
+    """
     from vllm_circus.facts import Disk
     from vllm_circus.plan.fit import subject as subjects
     from vllm_circus.plan.fit.advice import advise
@@ -138,16 +141,24 @@ def _find(instance: Instance, model: str, config: str | None) -> tuple[Loaded, s
     from vllm_circus.stores.library import with_library
 
     names: list[str] = []
-    if config is not None or instance.config_file.is_file():
-        loaded = with_library(load_config(config_file(instance, config)), instance)
+    file = config_file(instance, config) if config is not None else _present_file(instance)
+    if file.is_file():
+        loaded = with_library(load_config(file), instance)
         names = [one.name for one in loaded.config.models]
         if model in names:
             return loaded, model
     if "/" in model or Path(model).exists():
         with suppress(ValueError):  # what the schema takes for no model: empty, or with control characters
             return loaded_path(model), "model"
-    known = f"there are: {', '.join(names)}; or name a folder" if names else "name a folder, or a models file"
-    raise UnknownModel(f"no model {model!r}", hint=known)
+    other = "`--config FILE` names another models file, and MODEL may be a folder"
+    hint = f"{file} has {', '.join(names)}; {other}" if names else f"there is no {file}; {other}"
+    raise UnknownModel(f"no model {model!r}", hint=hint)
+
+
+def _present_file(instance: Instance) -> Path:
+    """The models file that counts where none is named: the running set's, else the instance's own."""
+    outline = running_outline(instance)
+    return Path(outline.source) if outline is not None else instance.config_file
 
 
 def _cards(loaded: Loaded, name: str, wishes: Wishes, memory: int | None) -> tuple[Gpu, ...]:

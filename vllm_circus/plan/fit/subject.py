@@ -6,6 +6,7 @@ A path is planned like a model of a file that holds nothing else, so that all ru
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -130,7 +131,8 @@ def find_folder(subject: Subject, folder: Path, environ: Mapping[str, str], disk
     revision = str(subject.options.get("revision") or "main")
     found = find_model(value, folder, dict(environ) | own_environment(subject.draft), disk, revision)
     if found is None:
-        hint = f"name a folder that exists, or load it first: `hf download {value}`"
+        pull = ["models", "pull", value, *(["--revision", revision] if revision != "main" else [])]
+        hint = f"name a folder that exists, or fetch it first: `vllm-circus {shlex.join(pull)}`"
         raise BadModel(f"{value!r} is neither a folder nor in Hugging Face's cache on this machine", hint=hint)
     return found
 
