@@ -15,7 +15,7 @@ import pytest
 from tests.cli.conftest import Command
 from vllm_circus import __version__
 from vllm_circus.cli import operate
-from vllm_circus.cli.app import ALIASES, COMMANDS, app
+from vllm_circus.cli.app import ABOUT_NO_SET, ALIASES, COMMANDS, app
 from vllm_circus.cli.common import Session
 from vllm_circus.cli.logs import logs
 from vllm_circus.files import private_directory
@@ -112,6 +112,33 @@ def test_aliases_lead_to_commands() -> None:
     context = click.Context(app)
     for alias, name in ALIASES.items():
         assert app.get_command(context, alias) is app.get_command(context, name)
+
+
+@pytest.mark.parametrize("name", sorted(ABOUT_NO_SET))
+def test_what_is_about_no_set_refuses_an_instance_instead_of_ignoring_it(name: str, command: Command) -> None:
+    before, after = command("--instance", "other", name), command(name, "--instance", "other")
+    assert (before.code, before.out, after.code, after.out) == (2, "", 2, "")
+    assert f"error: {name} is about no set: it takes no --instance\n" in before.err
+    assert "--instance" in after.err
+
+
+@pytest.mark.parametrize("group", ["config", "profiles", "shortcuts", "settings", "models"])
+@pytest.mark.parametrize("first", [True, False])
+def test_the_instance_may_stand_behind_a_group_and_behind_its_command(
+    group: str, first: bool, command: Command
+) -> None:
+    sub = "show" if group == "settings" else "list"
+    words = [group, "--instance", "../etc", sub] if first else [group, sub, "--instance", "../etc"]
+    outcome = command(*words)
+    assert outcome.code == 2
+    assert "instance name '../etc' is not usable" in outcome.err
+
+
+def test_a_group_hands_its_instance_on(command: Command, home: Path, models_file: Path) -> None:
+    find_instance("other").config_dir.mkdir(parents=True)
+    find_instance("other").config_file.write_text(models_file.read_text())
+    assert command("config", "save", "mine").code == 2
+    assert command("config", "--instance", "other", "save", "mine").code == 0
 
 
 @pytest.mark.parametrize("arguments", [("--instance", "other", "status"), ("status", "--instance", "other")])

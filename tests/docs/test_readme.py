@@ -12,7 +12,7 @@ import yaml
 from tests.docs.reference import README, SECTIONS, TOPICS, written
 from vllm_circus import proxy
 from vllm_circus.bus import messages
-from vllm_circus.cli.app import ALIASES, COMMANDS, app
+from vllm_circus.cli.app import ABOUT_NO_SET, ALIASES, COMMANDS, app
 from vllm_circus.config.load import load_config
 from vllm_circus.config.models import Config
 from vllm_circus.config.schema import json_schema
@@ -62,6 +62,31 @@ def test_every_command_and_flag_is_documented(entry: object) -> None:
         for option in each.params:
             if isinstance(option, click.Option) and not option.hidden:
                 assert all(f"{flag}" in TEXT for flag in option.opts), option.opts
+
+
+def instance_is_taken(command: click.Command) -> bool:
+    return any("--instance" in option.opts for option in command.params)
+
+
+def test_exactly_those_commands_take_no_instance_that_are_named() -> None:
+    (sentence,) = re.findall(r"`--instance NAME` before or after it; only (.*) take no `--instance`", TEXT)
+    named = set(re.findall(r"`(\w+)`", sentence))
+    for entry in COMMANDS:
+        command = app.get_command(click.Context(app), entry.name)
+        assert command is not None
+        for each in [command, *getattr(command, "commands", {}).values()]:
+            assert instance_is_taken(each) == (entry.name not in named), (entry.name, each.name)
+    assert named == ABOUT_NO_SET
+
+
+@pytest.mark.parametrize("entry", COMMANDS, ids=lambda entry: entry.name)
+def test_every_command_takes_h(entry: object) -> None:
+    command = app.get_command(click.Context(app), entry.name)  # type: ignore[attr-defined] # parametrised with Entry
+    assert command is not None
+    for each in [command, *getattr(command, "commands", {}).values()]:
+        assert "-h" in each.get_help_option_names(
+            click.Context(each, parent=click.Context(app, **app.context_settings))
+        )
 
 
 @pytest.mark.parametrize("key", [*Settings.model_fields])

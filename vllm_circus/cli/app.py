@@ -11,6 +11,7 @@ from vllm_circus.cli.common import Session, instance_option
 from vllm_circus.cli.lazy import Entry, LazyGroup
 
 _HERE = "vllm_circus.cli"
+_TYPED = click.core.ParameterSource.COMMANDLINE
 
 #: Every command in the order of the help: where it lives and what it says about itself.
 COMMANDS = (
@@ -46,6 +47,8 @@ COMMANDS = (
 )
 
 ALIASES = {"ps": "status"}
+#: Which commands are about the machine or the program, and not about one of several sets.
+ABOUT_NO_SET = frozenset({"demo", "example", "gpus", "service"})
 
 
 @click.group(
@@ -64,6 +67,8 @@ def app(context: click.Context) -> None:
     """Serve several language models from one box: supervised vLLM servers behind one OpenAI-compatible port."""
     session = context.ensure_object(Session)
     if context.invoked_subcommand is not None:
+        if context.invoked_subcommand in ABOUT_NO_SET and context.get_parameter_source("instance") == _TYPED:
+            raise click.UsageError(f"{context.invoked_subcommand} is about no set: it takes no --instance")
         return
     if session.open_menu is not None and sys.stdin.isatty() and sys.stdout.isatty():
         session.open_menu(session)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from vllm_circus.cli.common import STDOUT, instance_option, say
+from vllm_circus.cli.common import STDOUT, say
 from vllm_circus.cli.completing import files
 from vllm_circus.errors import CircusError
 
@@ -18,7 +18,6 @@ from vllm_circus.errors import CircusError
     shell_complete=files,
     help="Write it there (- is stdout), and make the folder; a file that exists is left alone.",
 )
-@instance_option
 def example(output: str | None) -> None:
     """Print a models file that explains every option, or write it, e.g. with `--output models.yaml`."""
     from importlib.resources import files as resources

@@ -71,6 +71,7 @@ def group_of(command: str, text: str) -> click.Group:
     """A group of commands that shows its help when it is called alone."""
 
     @click.group(name=command, cls=GuessingGroup, help=text, invoke_without_command=True)
+    @instance_option
     @click.pass_context
     def group(context: click.Context) -> None:
         if context.invoked_subcommand is None:
