@@ -27,6 +27,7 @@ class Facts:
         cores: processors that we may use.
         programs: where programs that a plan may need were found on the PATH, by name.
         kept_ports: the ports that models of the running set have, by model name: they keep them.
+        held_port: the port on which the running set's proxy listens; None where none runs. The proxy may have it.
         now: seconds since 1970, by this machine's clock; None leaves what has a date unchecked.
     """
 
@@ -36,6 +37,7 @@ class Facts:
     programs: dict[str, str]
     kept_ports: Mapping[str, int] = field(default_factory=dict)
     now: float | None = None
+    held_port: int | None = None
 
 
 @dataclass(frozen=True)
@@ -141,11 +143,12 @@ def gather_facts(
     own_ports: frozenset[int] = frozenset(),
     kept_ports: Mapping[str, int] | None = None,
     gpus: Callable[[], tuple[Gpu, ...] | None] | None = None,
+    held_port: int | None = None,
 ) -> Facts:
     """Look at the machine; takes a few milliseconds.
 
-    `own_ports` belong to the running set and count as free; `kept_ports` are those of its models, by name. `gpus` is
-    asked for the GPUs instead of the driver, by whoever has them already.
+    `own_ports` belong to the running set and count as free; `kept_ports` are those of its models, by name, and
+    `held_port` is its proxy's. `gpus` is asked for the GPUs instead of the driver, by whoever has them already.
     """
     return Facts(
         gpus=(gpus or _gpus)(),
@@ -154,6 +157,7 @@ def gather_facts(
         programs={"python": sys.executable} | {name: path for name in ("vllm",) if (path := _which(name))},
         kept_ports=dict(kept_ports or {}),
         now=time.time(),
+        held_port=held_port,
     )
 
 

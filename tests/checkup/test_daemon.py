@@ -141,6 +141,18 @@ def test_a_changed_models_file_is_told_with_what_changed(running: Scene, plan_of
     assert judge_difference(running, old, old).verdict is Verdict.OK
 
 
+def test_what_only_a_new_start_applies_is_told_as_that(running: Scene) -> None:
+    old = running.running
+    assert old is not None
+    moved = replace(old, proxy=replace(old.proxy, port=old.proxy.port + 1))
+    found = judge_difference(running, old, moved)
+    assert found.what.endswith("differ: the proxy's port changed")
+    assert found.fix == f"only `vllm-circus down`, then {running.start} apply port"
+    both = replace(moved, proxy=replace(moved.proxy, metrics=not old.proxy.metrics))
+    fix = judge_difference(running, old, both).fix
+    assert "`vllm-circus reload` applies it; only `vllm-circus down`" in fix
+
+
 def test_a_models_file_that_is_gone_is_told(running: Scene) -> None:
     assert running.running is not None
     (found,) = check_plan(replace(running, running=replace(running.running, source="/gone/models.yaml")))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import Circus, await_that
+from tests.e2e.conftest import PATIENCE, PROGRAM, Circus, await_that
 from tests.e2e.traffic import Traffic
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
@@ -75,3 +76,46 @@ def test_a_file_with_a_fault_changes_nothing(circus: Circus, short_dir: Path, fr
     document = json.loads(circus("reload", "--dry-run", "--json").stdout)
     assert document["removed"] == ["d"]
     assert {model["name"]: model["pid"] for model in circus.status()["models"]} == before
+
+
+def test_what_circusd_holds_stays_until_the_set_is_started_anew(
+    circus: Circus, short_dir: Path, free_port: Callable[[], int]
+) -> None:
+    path, port, other = short_dir / "models.yaml", free_port(), free_port()
+    engine = f"  - {{name: a, model: sim/a, port: {free_port()}}}\n"
+    write(path, port, engine)
+    circus("up", str(path), "-d", "--wait", "--timeout", "100")
+    before, started_with = circus.status(), path.read_text()
+    path.write_text(
+        started_with.replace(f"port: {port}", f"port: {other}, workers: 2, unix_socket: p.sock, cors: false")
+    )
+    lines = [
+        "= proxy: no restart; changes cors",
+        "! proxy: port, workers, unix_socket stay as they are until the set is started anew",
+    ]
+    assert circus("reload", "--yes").stdout.splitlines() == lines
+    for name in ("url", "port", "unix_socket", "workers_planned"):
+        assert circus.status()["proxy"][name] == before["proxy"][name]
+    assert circus("reload", "--yes").stdout.splitlines() == lines[1:]
+    assert {found["check"] for found in findings(circus) if found["verdict"] != "ok"} == {"plan"}
+    write(path, other, engine + f"  - {{name: b, model: sim/b, port: {port}}}\n")
+    assert f"port {port} is the running proxy's" in circus("reload", "--yes", code=2).stderr
+
+    path.write_text(started_with)
+    assert "= proxy: no restart; changes cors" in circus("reload", "--yes").stdout
+    assert circus("reload").stdout == "nothing has changed\n"
+    assert circus("check", str(path)).returncode == 0
+    assert "+ b: new" in circus("add", "sim/b", "--name", "b", "--port", str(free_port()), "--dry-run").stdout
+
+    write(path, other, engine)
+    circus("reload", "--yes")
+    circus("down")
+    circus("up", str(path), "-d", "--wait", "--timeout", "100")
+    assert circus.status()["proxy"]["port"] == other
+
+
+def findings(circus: Circus) -> list[dict[str, str]]:
+    """What `doctor` finds about the proxy; the machine may have other things wrong with it."""
+    command = [PROGRAM, "doctor", "--json"]
+    found = subprocess.run(command, env=circus.environ, capture_output=True, text=True, check=False, timeout=PATIENCE)
+    return [it for it in json.loads(found.stdout)["findings"] if it["check"] in {"proxy", "workers", "ports", "plan"}]

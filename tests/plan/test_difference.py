@@ -40,7 +40,10 @@ def test_what_circusd_holds_of_the_proxy_waits_for_a_new_start(tmp_path: Path) -
     changed = replace(plan, proxy=replace(plan.proxy, port=9, metrics=not plan.proxy.metrics))
     difference = compare(plan, changed)
     assert (difference.proxy, difference.fixed) == (("metrics",), ("port",))
-    assert "stay as they are" in list(difference_lines(difference))[-1]
+    last = "! proxy: port stays as it is until the set is started anew"
+    assert list(difference_lines(difference))[-1] == last
+    both = compare(plan, replace(plan, proxy=replace(plan.proxy, port=9, workers=4)))
+    assert list(difference_lines(both)) == ["! proxy: port, workers stay as they are until the set is started anew"]
 
 
 def test_options_that_change_their_words_are_named_and_client_names_are_not(tmp_path: Path) -> None:

@@ -42,6 +42,12 @@ def test_a_port_is_not_kept_where_the_file_or_somebody_else_has_it(planner: Plan
     assert ports(running, models("", "port: 8001", "")) == [8002, 8001, 8004]
 
 
+def test_no_model_gets_the_port_that_the_running_proxy_has(planner: Planner) -> None:
+    running = planner.given(held_port=8001)
+    assert ports(running, "proxy: {port: 9000}\n" + models("", "")) == [8002, 8003]
+    assert running.plan("proxy: {port: 8001}\n" + models("")).proxy.port == 8001
+
+
 def test_a_disabled_model_keeps_its_port(planner: Planner) -> None:
     assert ports(planner, models("port: 8001, enabled: false", "")) == [8001, 8002]
 

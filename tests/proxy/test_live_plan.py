@@ -260,6 +260,16 @@ def test_what_is_decided_at_the_start_stays_and_is_said(start: Start, stack: Exi
     assert said(worker, b"the new plan's proxy.port, proxy.workers needs the set to be started anew", 1)
 
 
+def test_keys_that_move_to_a_variable_stay_where_they_were(start: Start, stack: ExitStack, backend: Backend) -> None:
+    keys = stack.enter_context(_file_of_keys("first-key-0123456789"))
+    worker = start(*replicas(backend.port), keys_file=str(keys))
+    bus = stack.enter_context(bus_of(worker))
+    reload(worker, bus, renewed(worker.plan, keys_file=None, keys_env="NOT_SET"), READY)
+    assert worker.chat(ASK).status == 401
+    assert worker.chat(ASK, b"Authorization: Bearer first-key-0123456789").status == 200
+    assert said(worker, b"the new plan's proxy.keys_file, proxy.keys_env needs the set to be started anew", 1)
+
+
 def test_a_worker_that_is_ahead_of_the_health_plugin_waits_for_it(start: Start, backend: Backend) -> None:
     worker = start(*replicas(backend.port))
     with bus_of(worker) as bus:

@@ -62,6 +62,20 @@ def test_what_is_at_rest_changes_at_once_and_what_runs_when_it_has_ended(instanc
     assert daemon.leftovers() == ()
 
 
+def test_workers_of_the_proxy_get_the_time_to_end_that_the_new_plan_gives_them(
+    instance: Instance, start: Start
+) -> None:
+    watcher = "[watcher:proxy]\ncmd = sleep 1000\nnumprocesses = {}\ngraceful_timeout = {}\n"
+    plan = make_plan(instance, make_model("a"))
+    daemon = start(plan, manual=True, extra=watcher.format(1, 7))
+    pid = daemon.pid_of("proxy")
+    instance.ini.write_text(instance.ini.read_text().replace(watcher.format(1, 7), watcher.format(2, 95)))
+    daemon.client.call("refit")
+    assert daemon.client.call("options", name="proxy")["options"]["graceful_timeout"] == 95
+    assert daemon.pid_of("proxy") == pid
+    assert daemon.end() == 0
+
+
 def test_an_ini_that_cannot_be_read_changes_nothing(instance: Instance, start: Start) -> None:
     daemon = start(make_plan(instance, make_model("a")))
     daemon.wait_active("model-a")

@@ -194,16 +194,18 @@ def check_plan(scene: Scene) -> Iterator[Found]:
 
 
 def judge_difference(scene: Scene, running: Plan, planned: Plan) -> Found:
-    """What a reload would do."""
+    """What a reload would do, and what only a new start does."""
     difference = compare(running, planned)
     if difference.empty:
         return ok("the running set goes by the models file as it is now")
     what = ", ".join(_changes(difference))
     file = "" if planned.source == running.source else f" {shlex.quote(planned.source)}"
-    return note(
-        f"the models file and the running set differ: {what}",
-        f"{scene.words(f'reload{file} --dry-run')} shows it, {scene.words(f'reload{file}')} applies it",
-    )
+    anew = f"{scene.words('down')}, then {scene.start}"
+    reload = f"{scene.words(f'reload{file} --dry-run')} shows it, {scene.words(f'reload{file}')} applies it"
+    if difference.fixed:
+        held = f"only {anew} apply {', '.join(difference.fixed)}"
+        reload = f"{reload}; {held}" if difference.applies else held
+    return note(f"the models file and the running set differ: {what}", reload)
 
 
 def _changes(difference: Difference) -> Iterator[str]:

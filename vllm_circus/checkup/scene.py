@@ -174,7 +174,8 @@ def _plan(scene: Scene, loaded: Loaded) -> Plan:
     running = scene.running
     kept = {model.name: model.endpoint.port for model in running.models} if running else {}
     own = {*kept.values(), *written_ports(loaded)} | ({running.proxy.port} if running else set())
-    facts = gather_facts(frozenset(own), kept, gpus=lambda: scene.gpus.value)
+    held = running.proxy.port if running else None
+    facts = gather_facts(frozenset(own), kept, gpus=lambda: scene.gpus.value, held_port=held)
     return make_plan(with_library(loaded, scene.instance), scene.instance, facts)
 
 

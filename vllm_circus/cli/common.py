@@ -155,7 +155,8 @@ def plan_of(instance: Instance, loaded: Loaded) -> Plan:
     from vllm_circus.stores.library import with_library
 
     outline = running_outline(instance)
-    return make_plan(with_library(loaded, instance), instance, gather_facts(*_ports_of(outline)))
+    facts = gather_facts(*_ports_of(outline), held_port=outline.port if outline else None)
+    return make_plan(with_library(loaded, instance), instance, facts)
 
 
 def plan_for_start(instance: Instance, path: Path) -> Plan:

@@ -73,10 +73,10 @@ def reload(
     show_difference(difference, as_json=as_json)
     if dry_run:
         return
-    if difference.empty and plan.source == need_outline(instance).source:
+    if not difference.applies and plan.source == need_outline(instance).source:
         os.utime(instance.plan)  # read, and found to be the same
         return
-    if not yes and not difference.empty and not confirmed():
+    if not yes and difference.applies and not confirmed():
         say("nothing was changed")
         return
     carry_out(plan, difference, wait=not no_wait, timeout=timeout, first=still_same)
@@ -97,11 +97,24 @@ def _unless_changed(path: Path) -> Callable[[], None]:
 
 
 def difference_to(plan: Plan) -> Difference:
-    """What the plan would do to the set that runs."""
+    """What the plan would do to the set that runs. Raises PortHeld."""
     from vllm_circus.plan.difference import compare
+    from vllm_circus.plan.held import on_held_port
     from vllm_circus.plan.types import load_plan
 
-    return compare(load_plan(plan.instance.plan.read_bytes()), plan)
+    running = load_plan(plan.instance.plan.read_bytes())
+    if name := on_held_port(running, plan):
+        raise PortHeld(
+            f"{name}: port {running.proxy.port} is the running proxy's until the set is started anew",
+            hint=f"choose another port for it, or `{words(plan.instance, 'down')}` first",
+        )
+    return compare(running, plan)
+
+
+class PortHeld(CircusError):
+    """An engine is to listen where the proxy does that runs."""
+
+    exit_code = 2
 
 
 def show_difference(difference: Difference, *, as_json: bool = False) -> None:
@@ -149,7 +162,8 @@ def difference_lines(difference: Difference) -> Iterator[str]:
     if difference.proxy:
         yield f"= proxy: no restart; changes {', '.join(difference.proxy)}"
     if difference.fixed:
-        yield f"! proxy: {', '.join(difference.fixed)} stay as they are until the set is started anew"
+        stay = "stays as it is" if len(difference.fixed) == 1 else "stay as they are"
+        yield f"! proxy: {', '.join(difference.fixed)} {stay} until the set is started anew"
 
 
 def _because(change: Change) -> str:
@@ -164,7 +178,7 @@ def confirmed() -> bool:
 
 
 def apply_plan(plan: Plan, first: Callable[[], None] = lambda: None) -> None:
-    """Write the plan down for the running set, and tell the health plugin.
+    """Write the plan down for the running set, less what that holds as it is, and tell the health plugin.
 
     `first` runs when nobody else can change what the set goes by; where it raises, nothing is done.
     Raises CircusError where the plan cannot be written or nobody takes it; another reload waits for this one's end.
@@ -172,13 +186,16 @@ def apply_plan(plan: Plan, first: Callable[[], None] = lambda: None) -> None:
     from vllm_circus.bus.command import send_command
     from vllm_circus.bus.messages import CommandMessage
     from vllm_circus.files import file_errors
+    from vllm_circus.plan.held import as_held
+    from vllm_circus.plan.types import load_plan
     from vllm_circus.render import render_files, write_files
     from vllm_circus.supervise.lock import hold_change
     from vllm_circus.supervise.secrets import renew_secrets
 
     instance = plan.instance
-    files = list(render_files(plan))
     with file_errors(), hold_change(instance, say):
+        plan = as_held(load_plan(instance.plan.read_bytes()), plan)
+        files = list(render_files(plan))  # may raise, and nothing is to be done then
         first()
         renew_secrets(plan)
         write_files(files, instance.run_dir)

@@ -26,7 +26,7 @@ def reload_file(context: Context, instance: Instance) -> None:
     plan = build_plan(instance, config_file(instance, need_outline(instance).source))
     difference = difference_to(plan)
     _show(context, difference)
-    if difference.empty:
+    if not difference.applies:
         os.utime(instance.plan)  # read, and found to be the same
         context.asker.pause()
         return

@@ -1,8 +1,8 @@
 """What a new plan would do to a set that runs: pure, for showing it before it is done.
 
 Rules, the same as those that the health plugin goes by: an engine is restarted only where its digest has changed; all
-else about a model takes effect at once. What circusd itself holds (the public sockets, the number of workers) stays
-until the set is started anew.
+else about a model takes effect at once. What a running set holds of its proxy (see `held`) stays until it is started
+anew.
 """
 
 from __future__ import annotations
@@ -11,10 +11,9 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 
+from vllm_circus.plan.held import held_back
 from vllm_circus.plan.types import ModelPlan, Plan, ProxyPlan
 
-#: Of the proxy: held by circusd, or read once by each worker.
-_FIXED = frozenset({"host", "port", "workers", "tls_certificate", "tls_key", "unix_socket", "keys_env"})
 #: Of a model: what follows from the rest and says nothing by itself.
 _SILENT = frozenset({"digest", "watcher", "argv", "env", "serves", "memory_share"})
 _ENGINE = ("model", "engine", "argv", "env", "env_file", "endpoint", "gpus")
@@ -51,8 +50,13 @@ class Difference:
 
     @property
     def empty(self) -> bool:
-        """Whether nothing at all would change."""
-        return not (self.added or self.removed or self.restarted or self.changed or self.proxy or self.fixed)
+        """Whether the two plans are one."""
+        return not (self.applies or self.fixed)
+
+    @property
+    def applies(self) -> bool:
+        """Whether a running set would be another one at once."""
+        return bool(self.added or self.removed or self.restarted or self.changed or self.proxy)
 
 
 def compare(old: Plan, new: Plan) -> Difference:
@@ -60,6 +64,7 @@ def compare(old: Plan, new: Plan) -> Difference:
     before = {model.name: model for model in old.models}
     after = {model.name: model for model in new.models}
     both = [(before[name], model) for name, model in after.items() if name in before]
+    fixed = held_back(old.proxy, new.proxy)
     return Difference(
         added=tuple(name for name in after if name not in before),
         removed=tuple(name for name in before if name not in after),
@@ -67,8 +72,8 @@ def compare(old: Plan, new: Plan) -> Difference:
         changed=tuple(
             Change(b.name, what) for a, b in both if a.digest == b.digest and (what := tuple(_different(a, b, _SILENT)))
         ),
-        proxy=tuple(_different(old.proxy, new.proxy, _FIXED)),
-        fixed=tuple(name for name in _different(old.proxy, new.proxy) if name in _FIXED),
+        proxy=tuple(_different(old.proxy, new.proxy, frozenset(fixed))),
+        fixed=fixed,
         warnings=tuple(_new_warnings(old, new)),
     )
 
@@ -130,9 +135,7 @@ def _flags(argv: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def _different(
-    old: ModelPlan | ProxyPlan, new: ModelPlan | ProxyPlan, silent: frozenset[str] = frozenset()
-) -> Iterator[str]:
+def _different(old: ModelPlan | ProxyPlan, new: ModelPlan | ProxyPlan, silent: frozenset[str]) -> Iterator[str]:
     for field in fields(old):
         if field.name not in silent and getattr(old, field.name) != getattr(new, field.name):
             yield field.name

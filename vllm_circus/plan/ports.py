@@ -2,7 +2,8 @@
 
 Rules: ports that the operator wrote stand, and replicas have those that follow; the others keep the one that they have
 in a running set, or else get the next free one from 8001, in the file's order. No two engines, disabled ones included,
-and no engine and the proxy share a port.
+and no engine and the proxy share a port. What a running set's proxy listens on is given to no engine: it stays the
+proxy's until the set is started anew, whatever the file says.
 """
 
 from __future__ import annotations
@@ -22,15 +23,20 @@ INTERNAL_COUNT = 1_030
 
 
 def assign_ports(
-    drafts: tuple[Draft, ...], busy: frozenset[int], notes: Notes, kept: Mapping[str, int] | None = None
+    drafts: tuple[Draft, ...],
+    busy: frozenset[int],
+    notes: Notes,
+    kept: Mapping[str, int] | None = None,
+    held: int | None = None,
 ) -> tuple[int, ...]:
     """A port for every engine, in their order.
 
-    `busy` are ports that somebody else listens on, `kept` those that engines of the running set have, by name.
+    `busy` are ports that somebody else listens on, `kept` those that engines of the running set have, by name; `held`
+    is its proxy's.
     """
     taken = _check_written(drafts, busy, notes)
     keeping = _keep(drafts, {*taken, *busy}, kept or {})
-    spoken_for = {*taken, *busy, *keeping.values()}
+    spoken_for = {*taken, *busy, *keeping.values(), held}
     free = (port for port in range(FIRST_PORT, LAST_PORT + 1) if port not in spoken_for)
     ports = []
     for draft in drafts:

@@ -9,16 +9,13 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
-from dataclasses import replace
 
 from vllm_circus.errors import CircusError
+from vllm_circus.plan.held import as_held, held_back
 from vllm_circus.plan.types import Plan, digest_of, load_plan
 from vllm_circus.proxy.keys import Keys, load_keys
 
 log = logging.getLogger(__name__)
-
-#: The sockets are circusd's, which hands them on; how many workers there are is circusd's as well.
-_FIXED = ("host", "port", "workers", "tls_certificate", "tls_key", "unix_socket")
 
 
 class PlanFile:
@@ -39,17 +36,16 @@ class PlanFile:
             digest = digest_of(data)
             if digest == self._digest:  # this worker was started since, and the health plugin has yet to follow
                 return None
-            plan = load_plan(data)
+            new = load_plan(data)
+            plan = as_held(self._plan, new)
             keys = load_keys(plan.proxy.keys_file, plan.proxy.keys_env, self._environ)
         except (OSError, ValueError, CircusError) as error:
             if told != self._refused:
                 log.error("the new plan cannot be read, the old one stays: %s", error)  # noqa: TRY400 - no bug
                 self._refused = told
             return None
-        fixed = [name for name in _FIXED if getattr(plan.proxy, name) != getattr(self._plan.proxy, name)]
-        if fixed:
+        if fixed := held_back(self._plan.proxy, new.proxy):
             log.warning("the new plan's %s needs the set to be started anew", ", ".join(f"proxy.{it}" for it in fixed))
-        kept = {name: getattr(self._plan.proxy, name) for name in _FIXED}
-        self._plan = replace(plan, proxy=replace(plan.proxy, **kept))
+        self._plan = plan
         self._digest = digest
         return self._plan, keys

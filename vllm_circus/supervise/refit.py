@@ -2,7 +2,8 @@
 
 circus's own `reloadconfig` stops and starts whatever it finds changed, draining nothing. Here a watcher is added, taken
 away or replaced only while it has no process; one that runs keeps its definition until it is at rest and somebody asks
-again. So it may be asked any number of times: before each start, and whenever the plan has changed.
+again. So it may be asked any number of times: before each start, and whenever the plan has changed. Of the proxy only
+the time that its workers have to end is taken over: circusd would kill one that drains for longer by a newer plan.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from circus.watcher import Watcher
 
 from vllm_circus.errors import CircusError
 from vllm_circus.plan.types import model_of
+from vllm_circus.render.ini import PROXY_WATCHER
 
 log = logging.getLogger(__name__)
 
@@ -29,12 +31,14 @@ def refit(arbiter: Any, ini: str, hidden: dict[str, str]) -> dict[str, list[str]
     stand under `waiting`. Raises CircusError where the ini cannot be read; nothing has changed then.
     """
     try:
-        wanted = {cfg["name"]: cfg for cfg in get_config(ini)["watchers"] if model_of(cfg["name"])}
+        config = {cfg["name"]: cfg for cfg in get_config(ini)["watchers"]}
+        wanted = {name: cfg for name, cfg in config.items() if model_of(name)}
         known = {watcher.name: watcher for watcher in arbiter.watchers if model_of(watcher.name)}
         plans = {name: _change(known.get(name), wanted.get(name)) for name in sorted(known.keys() | wanted.keys())}
         fresh = {name: Watcher.load_from_config(wanted[name]) for name, what in plans.items() if what in _NEW}
     except Exception as error:  # whatever circus's parser comes up with
         raise CircusError(f"circus could not load {ini}: {error}") from error
+    _take_grace(arbiter, config)
     for name, what in plans.items():
         if what in {"removed", "replaced"}:
             _take_away(arbiter, known[name])
@@ -45,6 +49,12 @@ def refit(arbiter: Any, ini: str, hidden: dict[str, str]) -> dict[str, list[str]
     if any(done.values()):
         log.info("watchers: %s", "; ".join(f"{what} {', '.join(names)}" for what, names in done.items() if names))
     return done
+
+
+def _take_grace(arbiter: Any, config: dict[str, dict[str, Any]]) -> None:
+    for watcher in arbiter.watchers:
+        if watcher.name == PROXY_WATCHER and PROXY_WATCHER in config:
+            watcher.graceful_timeout = float(config[PROXY_WATCHER]["graceful_timeout"])
 
 
 def _change(old: Any, new: dict[str, Any] | None) -> str:
