@@ -6,14 +6,29 @@ Rule: whoever kills us at any moment finds the old content or the new, never a m
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from vllm_circus.errors import CircusError
+
+
+@dataclass(frozen=True)
+class Content:
+    """What tells the content of one file from another's: its bytes, and a digest of them."""
+
+    size: int
+    digest: str
+
+
+def content_of(data: bytes) -> Content:
+    """Of these bytes."""
+    return Content(len(data), hashlib.sha256(data).hexdigest())
 
 
 def write_atomic(path: Path, content: str | bytes, *, mode: int = 0o644) -> None:

@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Command
-from vllm_circus.cli.common import changed_since, running_outline
+from vllm_circus.cli.common import build_plan, changed_since, held_since, running_outline
 from vllm_circus.config.load import load_config
 from vllm_circus.paths import Instance
+from vllm_circus.stores.lastread import note_read
 from vllm_circus.supervise.lock import hold_lock
 
 
@@ -265,6 +266,36 @@ def test_a_models_file_that_changed_since_the_start_is_told(running: Path, insta
     )
     running.unlink()
     assert changed_since(instance, outline) == f"{running} is no longer there; the set goes on as it was started"
+
+
+def test_a_models_file_with_the_same_content_has_not_changed(running: Path, instance: Instance, home: Path) -> None:
+    outline = running_outline(instance)
+    assert outline is not None
+    note_read(build_plan(instance, running))
+    text = running.read_text()
+    running.touch()
+    assert changed_since(instance, outline) == ""
+    running.rename(home / "elsewhere")
+    assert "no longer there" in changed_since(instance, outline)
+    (home / "elsewhere").rename(running)
+    assert changed_since(instance, outline) == ""
+    running.write_text(text.replace("alpha", "omega"))
+    assert "has changed" in changed_since(instance, outline)
+    running.write_text(text)
+    assert changed_since(instance, outline) == ""
+
+
+def test_what_only_a_new_start_applies_is_told_as_long_as_the_file_says_so(running: Path, instance: Instance) -> None:
+    outline = running_outline(instance)
+    assert outline is not None
+    plan = build_plan(instance, running)
+    note_read(plan, ("port", "workers"))
+    assert held_since(instance, outline) == (
+        "models.yaml says otherwise of proxy.port, proxy.workers, which only a new start applies: "
+        f"`vllm-circus down`, then `vllm-circus up -d {running}`"
+    )
+    note_read(plan)
+    assert held_since(instance, outline) == ""
 
 
 def test_render_takes_either_a_difference_or_a_folder(command: Command, models_file: Path) -> None:

@@ -97,6 +97,7 @@ def test_what_circusd_holds_stays_until_the_set_is_started_anew(
     for name in ("url", "port", "unix_socket", "workers_planned"):
         assert circus.status()["proxy"][name] == before["proxy"][name]
     assert circus("reload", "--yes").stdout.splitlines() == lines[1:]
+    assert "proxy.port, proxy.workers, proxy.unix_socket, which only a new start" in circus("status").stdout
     assert {found["check"] for found in findings(circus) if found["verdict"] != "ok"} == {"plan"}
     write(path, other, engine + f"  - {{name: b, model: sim/b, port: {port}}}\n")
     assert f"port {port} is the running proxy's" in circus("reload", "--yes", code=2).stderr
@@ -104,6 +105,12 @@ def test_what_circusd_holds_stays_until_the_set_is_started_anew(
     path.write_text(started_with)
     assert "= proxy: no restart; changes cors" in circus("reload", "--yes").stdout
     assert circus("reload").stdout == "nothing has changed\n"
+    path.touch()
+    assert not circus.status()["config_changed"]
+    path.write_text(started_with + "# more\n")
+    assert "models.yaml has changed" in circus("status").stdout
+    assert circus("reload").stdout == "nothing has changed\n"
+    assert not circus.status()["config_changed"]
     assert circus("check", str(path)).returncode == 0
     assert "+ b: new" in circus("add", "sim/b", "--name", "b", "--port", str(free_port()), "--dry-run").stdout
 

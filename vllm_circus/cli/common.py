@@ -23,6 +23,7 @@ from vllm_circus.view.starting import saved_names
 if TYPE_CHECKING:
     from vllm_circus.config.load import Loaded
     from vllm_circus.plan.types import Plan
+    from vllm_circus.stores.lastread import LastRead
     from vllm_circus.supervise.lock import Fallen
     from vllm_circus.view.outline import Outline
     from vllm_circus.view.table import Line
@@ -247,28 +248,44 @@ def find_fallen(instance: Instance) -> Fallen | None:
 def changed_since(instance: Instance, outline: Outline) -> str:
     """A sentence where the running set's models file, or a stored profile, is no longer what it was; else empty.
 
-    Told by the times of the two files, which costs next to nothing. The time of the last change of the inode counts:
-    an older file that was moved into place has that as well.
+    What cannot be read is not spoken of.
     """
-    source = Path(outline.source)
+    from vllm_circus.stores.lastread import last_read
+
+    read, source = last_read(instance), Path(outline.source)
+    if read is None:
+        return ""
+    apply = f"`{words(instance, 'reload')}` applies it"
     try:
-        made = instance.plan.stat().st_mtime_ns
-        if source.stat().st_ctime_ns <= made:
-            return _changed_profile(instance, outline, made)
+        if read.differs(source):
+            return f"{source.name} has changed since it was last read; {apply}"
     except FileNotFoundError:
-        return "" if source.exists() else f"{source} is no longer there; the set goes on as it was started"
+        return f"{source} is no longer there; the set goes on as it was started"
     except OSError:
         return ""
-    return f"{source.name} has changed since it was last read; `{words(instance, 'reload')}` applies it"
+    name = _changed_profile(instance, outline, read)
+    return f"the profile {name} has changed since it was last read; {apply}" if name else ""
 
 
-def _changed_profile(instance: Instance, outline: Outline, made: int) -> str:
+def _changed_profile(instance: Instance, outline: Outline, read: LastRead) -> str:
     for name in dict.fromkeys(model.profile for model in outline.models if model.profile):
         with suppress(OSError):  # built in, or the file's own, or not ours to see
-            if (instance.profiles / f"{name}.yaml").stat().st_ctime_ns > made:
-                apply = f"`{words(instance, 'reload')}` applies it"
-                return f"the profile {name} has changed since it was last read; {apply}"
+            if read.differs(instance.profiles / f"{name}.yaml"):
+                return name
     return ""
+
+
+def held_since(instance: Instance, outline: Outline) -> str:
+    """A sentence where the models file, as it was last read, says what only a new start applies; else empty."""
+    from vllm_circus.stores.lastread import last_read
+    from vllm_circus.view.starting import start_command
+
+    read = last_read(instance)
+    if read is None or not read.held:
+        return ""
+    names = ", ".join(f"proxy.{name}" for name in read.held)
+    how = f"`{words(instance, 'down')}`, then `{start_command(instance)}`"
+    return f"{Path(outline.source).name} says otherwise of {names}, which only a new start applies: {how}"
 
 
 def say_changed(instance: Instance) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -74,7 +73,7 @@ def reload(
     if dry_run:
         return
     if not difference.applies and plan.source == need_outline(instance).source:
-        os.utime(instance.plan)  # read, and found to be the same
+        note_unapplied(plan, difference)
         return
     if not yes and difference.applies and not confirmed():
         say("nothing was changed")
@@ -125,6 +124,16 @@ def show_difference(difference: Difference, *, as_json: bool = False) -> None:
     for line in difference_lines(difference):
         click.echo(line)
     say_warnings(difference.warnings)
+
+
+def note_unapplied(plan: Plan, difference: Difference) -> None:
+    """Write down that the file was read, and that nothing in it is to be applied now. Raises CircusError."""
+    from vllm_circus.files import file_errors
+    from vllm_circus.stores.lastread import note_read
+    from vllm_circus.supervise.lock import hold_change
+
+    with file_errors(), hold_change(plan.instance, say):
+        note_read(plan, difference.fixed)
 
 
 def carry_out(
@@ -186,19 +195,22 @@ def apply_plan(plan: Plan, first: Callable[[], None] = lambda: None) -> None:
     from vllm_circus.bus.command import send_command
     from vllm_circus.bus.messages import CommandMessage
     from vllm_circus.files import file_errors
-    from vllm_circus.plan.held import as_held
+    from vllm_circus.plan.held import as_held, held_back
     from vllm_circus.plan.types import load_plan
     from vllm_circus.render import render_files, write_files
+    from vllm_circus.stores.lastread import note_read
     from vllm_circus.supervise.lock import hold_change
     from vllm_circus.supervise.secrets import renew_secrets
 
     instance = plan.instance
     with file_errors(), hold_change(instance, say):
-        plan = as_held(load_plan(instance.plan.read_bytes()), plan)
+        running, wanted = load_plan(instance.plan.read_bytes()), plan
+        plan = as_held(running, wanted)
         files = list(render_files(plan))  # may raise, and nothing is to be done then
         first()
         renew_secrets(plan)
         write_files(files, instance.run_dir)
+        note_read(wanted, held_back(running.proxy, wanted.proxy))
         reply = send_command(instance.commands, CommandMessage("reload", ()), ANSWER_WITHIN)
     if reply.error:
         raise CircusError(reply.error, hint=f"see `{words(instance, 'logs health')}`")

@@ -15,6 +15,7 @@ from vllm_circus.cli.common import (
     began_at,
     changed_since,
     circusctl,
+    held_since,
     instance_option,
     need_outline,
     need_running,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from vllm_circus.bus.messages import CountsMessage, ModelsMessage
     from vllm_circus.paths import Instance
+    from vllm_circus.view.outline import Outline
     from vllm_circus.view.status import Picture
 
 #: Seconds that a plugin has to say its last word again to a new listener.
@@ -94,7 +96,7 @@ def pictures_of(instance: Instance) -> Iterator[Picture]:
 
     deadline = time.monotonic() + PATIENCE
     for message in follow(instance, 0.25):
-        news = changed_since(instance, picture.outline)
+        news = _news(instance, picture.outline)
         picture = replace(_with(picture, message), now=time.time(), news=news, halted=is_halted(picture.daemon))
         picture = replace(picture, proxy_words=proxy_words(instance) if picture.lacks_workers else "")
         if deadline and (picture.models is None or picture.counts is None) and time.monotonic() < deadline:
@@ -114,10 +116,15 @@ def _first_picture(instance: Instance) -> Picture:
         instance.control,
         daemon,
         time.time(),
-        news=changed_since(instance, outline),
+        news=_news(instance, outline),
         circusctl=circusctl(instance),
         began=began_at(instance),
     )
+
+
+def _news(instance: Instance, outline: Outline) -> str:
+    """How the operator's files and the running set differ; empty where they do not."""
+    return changed_since(instance, outline) or held_since(instance, outline)
 
 
 def _with(picture: Picture, message: ModelsMessage | CountsMessage | None) -> Picture:

@@ -19,6 +19,7 @@ from vllm_circus.config.places import Place, make_fault
 from vllm_circus.config.profiles import Library
 from vllm_circus.config.salvage import salvage
 from vllm_circus.errors import ConfigError, Fault
+from vllm_circus.files import Content, content_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -38,6 +39,7 @@ class Loaded:
         faults: what is wrong with single values; empty unless it comes from `survey_config`.
         faulty: where that is.
         library: the operator's stored profiles that it uses; whoever plans with it puts them in.
+        content: what tells the file's content from another's; None where it stands in no file.
     """
 
     config: Config
@@ -46,6 +48,7 @@ class Loaded:
     faults: tuple[Fault, ...] = ()
     faulty: frozenset[Place] = frozenset()
     library: Library = field(default_factory=Library)
+    content: Content | None = None
 
     def line(self, loc: Place) -> int:
         """The line (from 1) of a place, or of the nearest thing around it that stands in the file; else 0."""
@@ -64,6 +67,13 @@ class Loaded:
             return any(known[:1] == ("models",) for known in self.faulty)
         owner = place[:2] if place[:1] == ("models",) else place
         return any(known[: len(owner)] == owner or owner[: len(known)] == known for known in self.faulty)
+
+    @property
+    def read(self) -> tuple[tuple[str, Content], ...]:
+        """The files that this was read from, stored profiles included: their absolute paths, and what they held."""
+        stored = ((each.source, each.content) for each in self.library.profiles.values())
+        every = ((self.source, self.content), *stored)
+        return tuple((str(path.absolute()), content) for path, content in every if content is not None)
 
     @property
     def folder(self) -> Path:
@@ -110,13 +120,13 @@ def survey_bytes(data: bytes, source: Path) -> Loaded:
         raise ConfigError(document.faults)
     config, found = _validated(document.data, document)
     if config is not None and not document.faults:
-        return Loaded(config, source, document.lines)
+        return Loaded(config, source, document.lines, content=content_of(data))
     faults = (*document.faults, *_faults(found, document, str(source)))
     faulty = document.spoilt | {place for place, _, _ in found}
     config, _ = _validated(salvage(document.data, faulty), document)
     if config is None:
         raise ConfigError(faults)
-    return Loaded(config, source, document.lines, faults, faulty)
+    return Loaded(config, source, document.lines, faults, faulty, content=content_of(data))
 
 
 def parse_section(data: bytes, source: Path, kind: type[S]) -> tuple[S, Mapping[Place, int]]:

@@ -14,6 +14,7 @@ from types import MappingProxyType
 from vllm_circus.config.models import Config, Options, Profile
 from vllm_circus.config.places import Place
 from vllm_circus.errors import Fault
+from vllm_circus.files import Content
 
 #: gpt-oss speaks the harmony format, which has a tool parser of its own in vLLM.
 _GPT_OSS: Options = {"enable-auto-tool-choice": True, "tool-call-parser": "openai"}
@@ -62,12 +63,13 @@ BUILTIN: Mapping[str, Profile] = MappingProxyType(
 
 @dataclass(frozen=True)
 class StoredProfile:
-    """A profile that stands in a file of its own: its value, or what is wrong with it."""
+    """A profile that stands in a file of its own: its value, or what is wrong with it; and what its file held."""
 
     profile: Profile | None
     source: Path
     lines: Mapping[Place, int] = field(default_factory=dict, repr=False)
     faults: tuple[Fault, ...] = ()
+    content: Content | None = None
 
 
 @dataclass(frozen=True)

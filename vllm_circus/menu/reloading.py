@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 from vllm_circus.view.table import Cell
@@ -20,14 +19,14 @@ def reload_file(context: Context, instance: Instance) -> None:
     Raises ConfigError with every fault of the file, and NotRunning.
     """
     from vllm_circus.cli.common import build_plan, config_file, need_outline, need_running
-    from vllm_circus.cli.reload import carry_out, difference_to
+    from vllm_circus.cli.reload import carry_out, difference_to, note_unapplied
 
     need_running(instance)
     plan = build_plan(instance, config_file(instance, need_outline(instance).source))
     difference = difference_to(plan)
     _show(context, difference)
     if not difference.applies:
-        os.utime(instance.plan)  # read, and found to be the same
+        note_unapplied(plan, difference)
         context.asker.pause()
         return
     if not context.asker.confirm("Apply this?", default=False):

@@ -68,7 +68,8 @@ def make_plan(loaded: Loaded, instance: Instance, facts: Facts, disk: Disk | Non
     proxy = plan_proxy(drafts, sources, facts.now, notes)
     if loaded.faults or notes.faults:
         raise ConfigError((*loaded.faults, *notes.faults))
-    return Plan(PLAN_VERSION, instance, str(loaded.source.absolute()), proxy, models, notes.warnings())
+    source = str(loaded.source.absolute())
+    return Plan(PLAN_VERSION, instance, source, proxy, models, notes.warnings(), loaded.read)
 
 
 @dataclass(frozen=True)

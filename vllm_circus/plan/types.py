@@ -7,11 +7,12 @@ directory. No secret is in it: keys are named by the file or the variable that h
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING
 
 from vllm_circus.config.models import Ejection, Idle, Limits, Probe, Queue, RequestRules, Restart
+from vllm_circus.files import Content
 from vllm_circus.hostport import join_host_port
 from vllm_circus.paths import Instance
 
@@ -150,7 +151,8 @@ class ProxyPlan:
 class Plan:
     """Everything decided for one instance.
 
-    `source` is the models file it was made from; `warnings` are sentences for the operator, in file order.
+    `source` is the models file it was made from; `warnings` are sentences for the operator, in file order. `read` is
+    what that file and the stored profiles held, by absolute path: it stands in no plan.json, and makes no plan another.
     """
 
     version: int
@@ -159,6 +161,7 @@ class Plan:
     proxy: ProxyPlan
     models: tuple[ModelPlan, ...]
     warnings: tuple[str, ...] = ()
+    read: tuple[tuple[str, Content], ...] = field(default=(), compare=False, repr=False)
 
     def replicas(self) -> dict[str, tuple[ModelPlan, ...]]:
         """The engines of each model of the file, both in the file's order."""
@@ -174,7 +177,7 @@ class Plan:
 
 def dump_plan(plan: Plan) -> bytes:
     """The plan as JSON, indented: people read it when they debug."""
-    return _adapter().dump_json(plan, indent=2) + b"\n"
+    return _adapter().dump_json(plan, indent=2, exclude={"read"}) + b"\n"
 
 
 def digest_of(data: bytes) -> str:

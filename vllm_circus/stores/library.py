@@ -8,6 +8,7 @@ from vllm_circus.config.load import Loaded
 from vllm_circus.config.models import Config, Profile
 from vllm_circus.config.profiles import Library, StoredProfile, used_profiles
 from vllm_circus.errors import ConfigError
+from vllm_circus.files import content_of
 from vllm_circus.paths import Instance
 from vllm_circus.stores.reading import parse_profile, read_kept
 from vllm_circus.stores.shelf import Shelf, Unreadable, profile_shelf
@@ -32,7 +33,8 @@ def read_library(config: Config, instance: Instance) -> Library:
 def _stored(shelf: Shelf[Profile], name: str) -> StoredProfile:
     path = shelf.path(name)
     try:
-        profile, lines = parse_profile(read_kept(path), path)
+        data = read_kept(path)
+        profile, lines = parse_profile(data, path)
     except ConfigError as error:
         return StoredProfile(None, path, faults=error.faults)
-    return StoredProfile(profile, path, lines)
+    return StoredProfile(profile, path, lines, content=content_of(data))

@@ -29,6 +29,7 @@ from vllm_circus.paths import MARK, Instance
 from vllm_circus.plan.types import Plan
 from vllm_circus.render import File, render_files, write_files
 from vllm_circus.render.ini import LOG_BACKUPS, LOG_MAX_BYTES, declared_names
+from vllm_circus.stores.lastread import note_read
 from vllm_circus.supervise.address import clear_address
 from vllm_circus.supervise.cures import CuredArbiter, is_model, load_arbiter
 from vllm_circus.supervise.launch import PARENT
@@ -77,6 +78,7 @@ def run(plan: Plan, *, background: bool, files: Iterable[File] | None = None) ->
                     clear_address(Path(plan.proxy.unix_socket))
                 rendered = tuple(render_files(plan) if files is None else files)
                 write_files(rendered, instance.run_dir)
+                note_read(plan)
                 write_secrets(plan)
                 write_atomic(instance.pidfile, f"{os.getpid()}\n")
                 asyncio.run(_serve(plan, declared_names(_ini_of(rendered)), signals))
