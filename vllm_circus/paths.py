@@ -81,6 +81,11 @@ class Instance:
         return self.run_dir / "plan.json"
 
     @property
+    def last_read(self) -> Path:
+        """What the operator's files held when the running set last read them."""
+        return self.run_dir / "read.json"
+
+    @property
     def control(self) -> str:
         """circusd's command endpoint: what `circusctl --endpoint` takes."""
         return f"ipc://{self.run_dir}/control.sock"

@@ -79,7 +79,7 @@ def test_without_a_note_the_time_of_the_plan_decides(instance: Instance, source:
     assert last_read(instance) is None
     instance.plan.write_bytes(dump_plan(make_plan(instance)))
     assert not read_again(instance).differs(source)
-    (instance.run_dir / "read.json").write_text('{"files": 3}')
+    instance.last_read.write_text('{"files": 3}')
     assert read_again(instance).files == {}
     os.utime(instance.plan, (1, 1))
     assert read_again(instance).differs(source)

@@ -62,12 +62,12 @@ def note_read(plan: Plan, held: tuple[str, ...] = ()) -> None:
         for path, content in plan.read
     ]
     document = {"files": files, "held": held}
-    write_as_owner(_file(plan.instance), json.dumps(document, indent=2).encode() + b"\n", mode=0o600)
+    write_as_owner(plan.instance.last_read, json.dumps(document, indent=2).encode() + b"\n", mode=0o600)
 
 
 def last_read(instance: Instance) -> LastRead | None:
     """What was written down; where nothing was, when the plan was. None where there is neither."""
-    path = _file(instance)
+    path = instance.last_read
     try:
         document = json.loads(path.read_bytes())
         known = {
@@ -80,10 +80,6 @@ def last_read(instance: Instance) -> LastRead | None:
         return LastRead(instance.plan.stat().st_mtime_ns)
     except OSError:
         return None
-
-
-def _file(instance: Instance) -> Path:
-    return instance.run_dir / "read.json"
 
 
 def _changed_at(path: Path, content: Content) -> int:

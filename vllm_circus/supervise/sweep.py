@@ -99,7 +99,7 @@ def end_lost(instance: Instance, owned: Collection[int]) -> int:
 def remove_run_files(instance: Instance) -> None:
     """Take away what only makes sense while the set runs. For whoever holds the lock, when no process is left."""
     remove_secrets(instance)
-    for path in (instance.pidfile, instance.sessions, *instance.run_dir.glob("*.sock")):
+    for path in (instance.pidfile, instance.sessions, instance.last_read, *instance.run_dir.glob("*.sock")):
         path.unlink(missing_ok=True)
 
 
