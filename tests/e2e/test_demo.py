@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import Circus
+from tests.e2e.conftest import PATIENCE, Circus
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 
@@ -32,6 +33,19 @@ def test_the_demo_asks_every_name_streams_shows_the_status_and_leaves_nothing(de
     assert re.search(r"^alpha +ready .* 3 ", shown.stdout, re.MULTILINE)
     assert re.search(r"^beta +ready .* 2 ", shown.stdout, re.MULTILINE)
     assert "vllm-circus demo --keep" in shown.stderr
+    assert demo.processes() == []
+
+
+def test_a_demo_that_is_interrupted_says_that_it_stops(demo: Circus) -> None:
+    child = demo.begin("demo")
+    assert child.stderr is not None
+    while "circusd runs as process" not in child.stderr.readline():
+        pass
+    child.send_signal(signal.SIGINT)
+    said = child.stderr.read()
+    assert child.wait(PATIENCE) == 130
+    assert "goes on" not in said
+    assert said.endswith("stopping the demo\nstopped\n")
     assert demo.processes() == []
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import socket
 import sys
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from vllm_circus.cli.common import end_leftovers, print_lines, running_pid, say, terminal_width, words
+from vllm_circus.cli.streams import whoever_listens
 from vllm_circus.errors import CircusError
 from vllm_circus.paths import find_instance
 
@@ -34,24 +36,38 @@ def demo(keep: bool) -> None:
     It lives in an instance of its own, `demo`, beside whatever else runs. The simulator is no language model: its
     answers say so.
     """
-    from vllm_circus.cli.down import stop_set, stop_whoever_listens
+    from vllm_circus.cli.down import stop_set
     from vllm_circus.cli.up import start_set, wait_ready
 
     instance = find_instance("demo")
     _begin_afresh(instance)
-    plan = start_set(instance, _models_file(instance))
-    try:
+    path = _models_file(instance)
+    with _stopping(instance, KeyboardInterrupt, OSError):  # other errors: none was started, or another was faster
+        plan = start_set(instance, path)
+    with _stopping(instance, BaseException):
         wait_ready(instance, READY_WITHIN)
         _show_status(instance, asked=_ask_everything(plan))
-    except BaseException:
-        stop_whoever_listens(instance)
-        raise
     if keep:
         _say_what_next(instance, plan)
     else:
         stop_set(instance)
         say("Next: `vllm-circus demo --keep` leaves it running to play with; `vllm-circus example > models.yaml` and")
         say("`vllm-circus up models.yaml` serve models of your own.")
+
+
+@contextmanager
+def _stopping(instance: Instance, *errors: type[BaseException]) -> Iterator[None]:
+    """Leave nothing running behind these errors."""
+    from vllm_circus.cli.down import stop_whoever_listens
+
+    try:
+        yield
+    except errors as error:
+        if isinstance(error, KeyboardInterrupt):
+            with whoever_listens():
+                say("stopping the demo")
+        stop_whoever_listens(instance)
+        raise
 
 
 def _begin_afresh(instance: Instance) -> None:

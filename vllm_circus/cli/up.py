@@ -71,7 +71,7 @@ def up(session: Session, config: str | None, detach: bool, wait: bool, timeout: 
         if goes_with_login(instance.run_dir, os.geteuid()):
             say("warning: it ends when you log out; `loginctl enable-linger` keeps it running")
         if wait:
-            wait_ready(instance, timeout)
+            _wait(instance, timeout)
         _say_where(instance)
     else:
         _stay(instance, path)
@@ -104,6 +104,15 @@ def start_set(instance: Instance, path: Path) -> Plan:
     return plan
 
 
+def _wait(instance: Instance, timeout: float | None) -> None:
+    """As `wait_ready`, of a set that goes on where somebody does not want to wait."""
+    try:
+        wait_ready(instance, timeout)
+    except KeyboardInterrupt:
+        say(f"no longer waiting; the set goes on starting, and `{words(instance, 'down')}` stops it")
+        raise
+
+
 def wait_ready(instance: Instance, timeout: float | None) -> None:
     """Wait until every enabled model is ready and the proxy serves, and tell how it goes.
 
@@ -114,14 +123,10 @@ def wait_ready(instance: Instance, timeout: float | None) -> None:
     from vllm_circus.view.goals import judge_start
 
     names = [model.name for model in need_outline(instance).models if model.enabled]
-    try:
-        if wants_screen(instance):
-            failed = wait_on_screen(instance, names, timeout)
-        else:
-            failed = wait_for(instance, names, judge_start, before={}, timeout=timeout, proxy=ProxyWatch(instance))
-    except KeyboardInterrupt:
-        say(f"no longer waiting; the set goes on starting, and `{words(instance, 'down')}` stops it")
-        raise
+    if wants_screen(instance):
+        failed = wait_on_screen(instance, names, timeout)
+    else:
+        failed = wait_for(instance, names, judge_start, before={}, timeout=timeout, proxy=ProxyWatch(instance))
     check_failed(instance, failed)
 
 
