@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import stat
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from vllm_circus.errors import CircusError
-from vllm_circus.files import file_errors, private_directory, write_atomic
+from vllm_circus.files import file_errors, naming, private_directory, write_atomic
 
 
 def test_content_and_mode_are_exact_whatever_the_umask(tmp_path: Path) -> None:
@@ -93,6 +94,13 @@ def test_what_the_operator_must_mend_is_said_to_the_operator(tmp_path: Path) -> 
         write_atomic(tmp_path / "nowhere" / "file", "x")
     with pytest.raises(OSError, match="of another kind"), file_errors():
         raise OSError("of another kind")
+
+
+def test_a_write_to_a_full_disk_names_the_file_and_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    with pytest.raises(CircusError, match=f"^{path}: No space left") as told, file_errors(), naming(path):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert "make room" in told.value.hint
 
 
 def test_folders_on_the_way_are_nobody_elses_to_write_in(tmp_path: Path) -> None:

@@ -37,10 +37,8 @@ def write_atomic(path: Path, content: str | bytes, *, mode: int = 0o644) -> None
     `mode` is exact (the umask plays no part). Raises OSError, which names `path`; the old file is then untouched.
     """
     data = content.encode() if isinstance(content, str) else content
-    try:
+    with naming(path):
         _replace(path, data, mode)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def write_as_owner(path: Path, content: bytes, *, mode: int) -> None:
@@ -52,6 +50,15 @@ def write_as_owner(path: Path, content: bytes, *, mode: int) -> None:
 
 
 @contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """What fails with a file that is open, or under a temporary name, does not say where: its OSError names `path`."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+@contextmanager
 def file_errors() -> Iterator[None]:
     """A folder that is not ours, a full disk: something for the operator, not a bug. Raises CircusError instead."""
     try:
@@ -59,7 +66,57 @@ def file_errors() -> Iterator[None]:
     except OSError as error:
         if error.filename is None:
             raise
-        raise CircusError(f"{error.filename}: {error.strerror}", hint="see who owns it, and what is free") from error
+        raise as_told(error) or CircusError(f"{error.filename}: {error.strerror}", hint=_SEE) from error
+
+
+_SEE = "see what is there, and who owns it"
+_ROOM = "make room there: `df -h` shows what is full, `quota` what this user may have"
+_OWNER = "see who owns it, and run this as that user or have it given to this one"
+_FILES = "too many files are open: `ulimit -n` shows how many may be, and raises it"
+_KIND = "a file is where a folder is to be, or a folder where a file is to be: move it away, or name another"
+_NAME = "no file can be called so"
+#: What an error of a file tells of the machine, or of a name, and not of a mistake in this program; and what to do.
+_CURES = {
+    errno.ENOSPC: _ROOM,
+    errno.EDQUOT: _ROOM,
+    errno.EFBIG: "`ulimit -f` shows how large a file may be here, and raises it",
+    errno.EROFS: "what is mounted there is for reading only: mount it for writing, or keep this elsewhere",
+    errno.EIO: "the disk or the terminal behind it fails: `dmesg` may say why",
+    errno.EMFILE: _FILES,
+    errno.ENFILE: _FILES,
+    errno.EACCES: _OWNER,
+    errno.EPERM: _OWNER,
+    errno.ENOTDIR: _KIND,
+    errno.EISDIR: _KIND,
+    errno.EEXIST: _KIND,
+    errno.ENAMETOOLONG: _NAME,
+    errno.ELOOP: "symbolic links lead in a circle there, or no file can be called so",
+}
+#: Those that are told even where nobody knows of which file: nothing else than the machine brings them about.
+_NAMELESS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE})
+_OF_THE_NAME = frozenset({errno.ENAMETOOLONG, errno.ELOOP})
+
+
+class _UnusableName(CircusError):
+    """No file can be called so: a slip of whoever typed it."""
+
+    exit_code = 2
+
+
+def cure(error: OSError) -> str:
+    """What to do about an error of a file; empty where nobody can tell."""
+    return _CURES.get(error.errno or 0, "")
+
+
+def as_told(error: OSError) -> CircusError | None:
+    """What an error of a file tells the operator; None where it may be a mistake of this program."""
+    if error.filename is None and error.errno not in _NAMELESS:
+        return None
+    if not (hint := cure(error)):
+        return None
+    kind = _UnusableName if error.errno in _OF_THE_NAME else CircusError
+    where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+    return kind(f"{where}{error.strerror}", hint=hint)
 
 
 def _replace(path: Path, data: bytes, mode: int) -> None:
@@ -97,7 +154,7 @@ def private_directory(path: Path) -> Path:
     make_directory(path, mode=0o700)
     owner = path.stat().st_uid
     if owner != os.geteuid():
-        raise PermissionError(f"{path} belongs to user {owner}, not to us (user {os.geteuid()})")
+        raise PermissionError(errno.EPERM, f"belongs to user {owner}, not to us (user {os.geteuid()})", str(path))
     path.chmod(0o700)
     for parent in _below_shared(path.resolve()):
         about = parent.stat()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,11 +147,18 @@ class UnusableName(CircusError):
     exit_code = 2
 
 
+class UnusableHome(CircusError):
+    """VLLM_CIRCUS_HOME names no folder, and nothing that could become one."""
+
+    exit_code = 2
+
+
 def find_instance(name: str = DEFAULT_INSTANCE, environ: Mapping[str, str] = os.environ) -> Instance:
     """The folders of instance `name`.
 
     Raises:
         UnusableName: the name has characters that are not `[a-z0-9_-]`.
+        UnusableHome: VLLM_CIRCUS_HOME names a file, or a place below one.
         CircusError: the run directory cannot hold sockets.
     """
     if not _INSTANCE_NAME.fullmatch(name) or name == _TAKEN:
@@ -170,6 +178,7 @@ def _roots(environ: Mapping[str, str], user: int) -> tuple[Path, Path, Path, Pat
     """Configuration, state, log and run folders of all instances."""
     if home := environ.get("VLLM_CIRCUS_HOME"):
         base = Path(home).absolute()
+        _check_home(base)
         return base / "config", base / "state", base / "log", base / "run"
     if user == 0:
         system = (Path("/etc"), Path("/var/lib"), Path("/var/log"), Path("/run"))
@@ -184,6 +193,21 @@ def _roots(environ: Mapping[str, str], user: int) -> tuple[Path, Path, Path, Pat
     state = _root(environ, "STATE_DIRECTORY", xdg_state, system[1])
     log = _root(environ, "LOGS_DIRECTORY", xdg_state, system[2])
     return config, state, log, _root(environ, "RUNTIME_DIRECTORY", environ.get("XDG_RUNTIME_DIR"), system[3])
+
+
+def _check_home(base: Path) -> None:
+    for place in (base, *base.parents):
+        try:
+            mode = place.stat().st_mode
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError:  # not ours to look into: whoever needs a file there says so
+            return
+        if not stat.S_ISDIR(mode):
+            what = f"{base}, which is no folder" if place == base else f"{base}, but {place} is no folder"
+            hint = "set it to a folder; one that is missing is made"
+            raise UnusableHome(f"VLLM_CIRCUS_HOME is {what}", hint=hint)
+        return
 
 
 def _root(environ: Mapping[str, str], systemd: str, xdg: str | None, fallback: Path) -> Path:

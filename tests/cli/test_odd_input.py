@@ -125,3 +125,21 @@ def test_input_without_an_end_is_refused(home: Path) -> None:
 def test_a_stream_that_is_closed_is_no_bug(closed: str, home: Path) -> None:
     listed = run(f'"$@" profiles list {closed}', home)
     assert (listed.returncode, listed.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("words", "lock"),
+    [(("settings", "set", "plain", "true"), ".settings.lock"), (("config", "save", "x", "m.yaml"), "configs/.lock")],
+)
+def test_a_file_that_nothing_can_be_written_to_is_named(words: tuple[str, ...], lock: str, home: Path) -> None:
+    """A limit of the process fails as a full disk does: in the middle of a write, which does not say where."""
+    (home / "m.yaml").write_text("models: [{name: a, model: sim/a, engine: simulator}]\n")
+    done = subprocess.run(
+        ["sh", "-c", 'ulimit -f 0; exec "$0" -m vllm_circus "$@"', sys.executable, *words],
+        capture_output=True,
+        text=True,
+        cwd=home,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {home}/config/{lock}: File too large\nhint: ")

@@ -68,11 +68,58 @@ def test_every_fault_of_a_configuration_has_its_line(capsys: pytest.CaptureFixtu
     )
 
 
-def test_a_full_disk_is_no_bug(failing: object, command: Command) -> None:
-    failing(OSError(errno.ENOSPC, "No space left on device", "/some/file"))  # type: ignore[operator] # see above
+@pytest.mark.parametrize(
+    "number",
+    [
+        *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR),
+        *(errno.EMFILE, errno.ENFILE, errno.EIO),
+    ],
+)
+def test_what_the_machine_refuses_is_no_bug(number: int, failing: object, command: Command) -> None:
+    failing(OSError(number, os.strerror(number), "/some/file"))  # type: ignore[operator] # see above
     outcome = command("example")
     assert (outcome.code, outcome.out) == (1, "")
-    assert outcome.err.startswith("error: /some/file: No space left on device\nhint: ")
+    assert outcome.err.startswith(f"error: /some/file: {os.strerror(number)}\nhint: ")
+
+
+@pytest.mark.parametrize("number", [errno.ENAMETOOLONG, errno.ELOOP])
+def test_a_name_that_no_file_can_have_is_a_slip(number: int, failing: object, command: Command) -> None:
+    failing(OSError(number, os.strerror(number), "/some/file"))  # type: ignore[operator] # see above
+    assert command("example").code == 2
+
+
+def test_a_full_disk_is_no_bug_even_where_nobody_knows_the_file(failing: object, command: Command) -> None:
+    failing(OSError(errno.ENOSPC, "No space left on device"))  # type: ignore[operator] # see above
+    outcome = command("example")
+    assert outcome.code == 1
+    assert outcome.err.startswith("error: No space left on device\nhint: make room")
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError(errno.ENOENT, "no", "/f"), PermissionError("no"), OSError("no")])
+def test_other_errors_of_files_are_bugs(error: OSError, failing: object, command: Command) -> None:
+    failing(error)  # type: ignore[operator] # see above
+    assert "this is a bug" in command("example").err
+
+
+@pytest.mark.parametrize("arguments", [("status",), ("check", "m.yaml"), ("logs",), ("down",), ("config", "list")])
+def test_a_home_that_is_no_folder_is_named(
+    arguments: tuple[str, ...], home: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = home / "file"
+    file.touch()
+    monkeypatch.setenv("VLLM_CIRCUS_HOME", str(file))
+    outcome = command(*arguments)
+    assert outcome.code == 2
+    assert outcome.err.startswith(f"error: VLLM_CIRCUS_HOME is {file}, which is no folder\nhint: ")
+    monkeypatch.setenv("VLLM_CIRCUS_HOME", str(file / "below"))
+    assert f"{file} is no folder" in command(*arguments).err
+
+
+def test_a_shelf_behind_a_file_has_no_owner_to_change(home: Path, command: Command) -> None:
+    (home / "config").touch()
+    outcome = command("config", "list")
+    assert "Not a directory" in outcome.err
+    assert "chown" not in outcome.err
 
 
 def test_a_bug_is_one_line_and_its_details_are_private(failing: object, command: Command, instance: Instance) -> None:
@@ -101,6 +148,32 @@ def test_a_reader_that_goes_away_is_no_error(home: Path) -> None:
     process.stdout.close()
     _, err = process.communicate(timeout=30)
     assert (process.returncode, err) == (141, b"")
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("arguments", [("example",), ("--version",), ("settings", "show")])  # more than a buffer, less
+def test_an_output_that_cannot_be_written_is_no_bug(arguments: tuple[str, ...], unbuffered: str, home: Path) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "vllm_circus", *arguments],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: the output cannot be written: No space left on device\nhint: ")
+    assert len(done.stderr.splitlines()) == 2
+    assert not list(home.rglob("crash-*"))
+
+
+@pytest.mark.parametrize(("arguments", "code"), [(("status",), 3), (("nonsense",), 2)])
+def test_the_exit_code_is_the_same_where_nobody_can_be_told(arguments: tuple[str, ...], code: int, home: Path) -> None:
+    assert home
+    with Path("/dev/full").open("wb") as full:
+        command = [sys.executable, "-m", "vllm_circus", *arguments]
+        assert subprocess.run(command, stdout=full, stderr=full, check=False).returncode == code
 
 
 def test_ctrl_c_ends_with_130_and_no_words(instance: Instance) -> None:

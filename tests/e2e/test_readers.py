@@ -66,6 +66,37 @@ def test_the_set_ends_with_its_terminal(circus: Circus, models_file: Path) -> No
     assert is_over(circus)
 
 
+@pytest.mark.parametrize("both", [False, True])
+def test_the_set_ends_when_its_output_cannot_be_written(both: bool, circus: Circus, models_file: Path) -> None:
+    with Path("/dev/full").open("wb") as full:
+        up = subprocess.run(
+            [PROGRAM, "up", str(models_file)],
+            stdout=full,
+            stderr=full if both else subprocess.PIPE,
+            env=circus.environ,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+    assert up.returncode == 1
+    if not both:
+        assert "the output cannot be written: No space left on device; stopping; " in up.stderr
+        assert "\nstopped\nerror: the output cannot be written: No space left on device\n" in up.stderr
+        assert "bug" not in up.stderr
+    assert is_over(circus)
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_a_demo_whose_output_cannot_be_written_leaves_nothing(both: bool, circus: Circus) -> None:
+    with Path("/dev/full").open("wb") as full:
+        stderr = full if both else subprocess.DEVNULL
+        demo = subprocess.run(
+            [PROGRAM, "demo"], stdout=full, stderr=stderr, env=circus.environ, timeout=PATIENCE, check=False
+        )
+    assert demo.returncode == 1
+    assert is_over(Circus(circus.home, "demo"))
+
+
 def test_a_demo_that_nobody_reads_leaves_nothing(circus: Circus) -> None:
     command = [PROGRAM, "demo"]
     demo = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=circus.environ)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -12,15 +11,11 @@ from pathlib import Path
 import click
 
 from vllm_circus.cli.common import Session, say
-from vllm_circus.cli.streams import open_closed, silence_gone
+from vllm_circus.cli.streams import OutputLost, mark_streams, open_closed, reader_gone, silence, whoever_listens
 from vllm_circus.errors import CircusError, ConfigError
 
 INTERRUPTED = 130
 READER_LEFT = 141
-#: What a file refuses with when the machine is to blame, and not this program.
-_OF_THE_MACHINE = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO})
-#: The same, where what was typed is to blame.
-_OF_THE_NAME = frozenset({errno.ENAMETOOLONG, errno.ELOOP})
 _PROGRAM = "vllm-circus"
 _COMPLETE = "_VLLM_CIRCUS_COMPLETE"  # click's convention: what the shell's completion script sets
 
@@ -28,15 +23,18 @@ _COMPLETE = "_VLLM_CIRCUS_COMPLETE"  # click's convention: what the shell's comp
 def run_safely(arguments: Sequence[str], open_menu: Callable[[Session], None] | None = None) -> int:
     """Run the command line and return its exit code. Prints whatever went wrong."""
     open_closed()
+    mark_streams()
     session = Session(open_menu=open_menu)
     try:
         _run(arguments, session)
         sys.stdout.flush()
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
-    except BrokenPipeError:
-        silence_gone()  # nothing may be flushed into the closed pipe when the interpreter ends
+    except BrokenPipeError as error:
+        silence(error)  # nothing may be flushed into the closed pipe when the interpreter ends
         return READER_LEFT
+    except OutputLost as error:
+        return _tell_lost(error)
     except Exception as error:
         return _tell(error, arguments, session)
     return 0
@@ -61,19 +59,29 @@ def _tell(error: Exception, arguments: Sequence[str], session: Session) -> int:
     """Say what is wrong, and return the exit code for it. This is the last line of defence."""
     if isinstance(error, click.exceptions.Exit):
         return error.exit_code
-    if isinstance(error, click.ClickException):
-        _show_usage(error)
-        return error.exit_code
-    if isinstance(error, CircusError):
-        explain(error)
-        return error.exit_code
-    if isinstance(error, OSError) and error.filename is not None and error.errno in _OF_THE_MACHINE:
-        explain(CircusError(f"{error.filename}: {error.strerror}", hint="see who owns it, and what is free"))
-        return 1
-    if isinstance(error, OSError) and error.filename is not None and error.errno in _OF_THE_NAME:
-        explain(CircusError(f"{error.filename}: {error.strerror}", hint="no file can be called so"))
-        return 2
-    _report_bug(error, arguments, session)
+    from vllm_circus.files import as_told
+
+    told = as_told(error) if isinstance(error, OSError) else error
+    with whoever_listens():
+        if isinstance(told, click.ClickException):
+            _show_usage(told)
+        elif isinstance(told, CircusError):
+            explain(told)
+        else:
+            _report_bug(error, arguments, session)
+    return told.exit_code if isinstance(told, click.ClickException | CircusError) else 1
+
+
+def _tell_lost(error: OutputLost) -> int:
+    """Say that what we print cannot be written, where at least that can be, and return the exit code for it."""
+    from vllm_circus.files import cure
+
+    gone = reader_gone()  # a terminal that was hung up fails with an error of its own
+    silence(error)
+    if gone:
+        return READER_LEFT
+    with whoever_listens():
+        explain(CircusError(f"the output cannot be written: {error.strerror}", hint=cure(error)))
     return 1
 
 

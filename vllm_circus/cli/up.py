@@ -28,7 +28,7 @@ from vllm_circus.cli.common import (
     words,
 )
 from vllm_circus.cli.completing import config_argument
-from vllm_circus.cli.streams import reader_gone, silence_gone, whoever_listens
+from vllm_circus.cli.streams import OutputLost, reader_gone, silence, whoever_listens
 from vllm_circus.errors import CircusError
 from vllm_circus.paths import goes_with_login
 
@@ -158,16 +158,23 @@ def _stay(instance: Instance, path: Path) -> None:
         _say_where(instance)
         _watch(instance, output)
     except (KeyboardInterrupt, OSError) as end:
-        interrupted = isinstance(end, KeyboardInterrupt)
-        if not interrupted and not silence_gone():
+        gone = isinstance(end, OSError) and reader_gone()
+        if isinstance(end, OSError) and not silence(end):
             raise
         with whoever_listens():
-            say(STOPPING if interrupted else f"whoever read this has gone; {STOPPING}")
+            say(f"{_why(end, gone=gone)}{STOPPING}")
         stop_whoever_listens(instance, output.show)
-        if interrupted:
-            raise
-        raise BrokenPipeError from end
+        if gone:
+            raise BrokenPipeError from end
+        raise
     raise CircusError(f"{instance_words(instance)} ended by itself", hint=f"see `{words(instance, 'logs circusd')}`")
+
+
+def _why(end: BaseException, *, gone: bool) -> str:
+    """What ends the set, as the beginning of a sentence; nothing where somebody wished it."""
+    if gone:
+        return "whoever read this has gone; "
+    return f"the output cannot be written: {end.strerror}; " if isinstance(end, OutputLost) else ""
 
 
 def _interrupt(signum: int, _frame: FrameType | None) -> None:

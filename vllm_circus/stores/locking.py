@@ -17,6 +17,7 @@ from itertools import takewhile
 from pathlib import Path
 
 from vllm_circus.errors import CircusError
+from vllm_circus.files import naming
 from vllm_circus.logline import clean
 
 #: Seconds until somebody who waits is told for whom, and until he gives up.
@@ -37,9 +38,10 @@ def hold(path: Path, what: str, tell: Callable[[str], None], *, patience: float 
     """
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        acquire(handle, what, tell, patience=patience)
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+        with naming(path):
+            acquire(handle, what, tell, patience=patience)
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
         yield
     finally:
         os.close(handle)

@@ -19,7 +19,7 @@ from vllm_circus.config.load import decode
 from vllm_circus.config.models import NAME_PATTERN, Profile
 from vllm_circus.config.places import did_you_mean, show_value
 from vllm_circus.errors import CircusError, ConfigError
-from vllm_circus.files import file_errors, make_directory, write_as_owner
+from vllm_circus.files import cure, file_errors, make_directory, write_as_owner
 from vllm_circus.paths import Instance
 from vllm_circus.stores.locking import ChangedMeanwhile, hold
 from vllm_circus.stores.reading import parse_models_file, parse_profile, parse_shortcut, read_kept
@@ -216,9 +216,11 @@ class Shelf(Generic[T]):
         return UnknownEntry(f"no {self.kind} {name!r}", hint=guess)
 
     def _unreadable(self, error: OSError) -> Unreadable:
+        theirs = isinstance(error, PermissionError)
+        give = f"let that user have them: `chown -R {os.geteuid()} {self.folder}`"
         return Unreadable(
             f"{self.folder}: the {self.kind}s here cannot be read by user {os.geteuid()}: {error.strerror}",
-            hint=f"let that user have them: `chown -R {os.geteuid()} {self.folder}`",
+            hint=give if theirs else cure(error),
         )
 
     @contextmanager

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vllm_circus.errors import CircusError
-from vllm_circus.files import private_directory
+from vllm_circus.files import naming, private_directory
 from vllm_circus.paths import Instance
 from vllm_circus.stores.locking import acquire
 
@@ -133,10 +133,8 @@ def _acquire(handle: int) -> bool:
 
 
 def _write_pid(handle: int, path: Path) -> None:
-    try:
+    with naming(path):
         os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
-    except OSError as error:  # a full disk, and the error does not say where
-        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def _read_pid(path: Path) -> int:
