@@ -74,6 +74,12 @@ def test_nothing_that_runs_is_a_note(scene: Scene) -> None:
     assert not [*check_plugins(scene), *check_watchers(scene), *check_plan(scene)]
 
 
+def test_the_file_that_was_named_is_started_and_what_runs_is_started_anew(running: Scene, tmp_path: Path) -> None:
+    named = replace(running, named=tmp_path / "low.yaml")
+    assert named.start == "`vllm-circus up -d`"
+    assert replace(named, daemon=None).start == f"`vllm-circus up -d {tmp_path}/low.yaml`"
+
+
 def test_other_instances_that_run_are_named(scene: Scene) -> None:
     other = replace(scene.instance, name="other", run_dir=scene.instance.run_dir.with_name("other"))
     with hold_lock(other):

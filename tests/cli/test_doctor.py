@@ -17,6 +17,21 @@ def test_a_home_without_faults_is_well(command: Command, models_file: Path) -> N
     assert " 0 fault" not in outcome.out
 
 
+def test_the_file_that_is_named_is_the_one_to_start_whatever_else_is_kept(
+    command: Command, models_file: Path, instance: Instance
+) -> None:
+    instance.configs.mkdir(parents=True)
+    for name in ("hall", "night"):
+        (instance.configs / f"{name}.yaml").write_text(models_file.read_text())
+    outcome = command("doctor", str(models_file))
+    assert f"`vllm-circus up -d {models_file}`" in outcome.out
+    assert outcome.err == f"next: `vllm-circus up -d {models_file}`\n"
+    outcome = command("doctor", "night")
+    assert "`vllm-circus up -d night` starts the set" in outcome.out
+    assert outcome.err == "next: `vllm-circus up -d night`\n"
+    assert "up -d hall" not in command("doctor").out
+
+
 def test_all_shows_every_finding(command: Command, models_file: Path) -> None:
     out = command("doctor", "--all", str(models_file)).out
     assert f"ok       models-file: {models_file} is fine: 2 engines\n" in out
@@ -44,7 +59,7 @@ def test_faults_are_told_and_make_it_fail(command: Command, models_file: Path) -
     assert f"fault    ports: port {port} of the proxy is taken: process " in outcome.out
     assert f"fix: chmod 600 {keys}" in outcome.out
     assert f"{models_file}:4: models[1].model:" in outcome.out.replace("\n           ", " ")
-    assert outcome.err == "next: mend the faults, from the top; then `vllm-circus doctor` again\n"
+    assert outcome.err == f"next: mend the faults, from the top; then `vllm-circus doctor {models_file}` again\n"
     assert max(map(len, outcome.out.splitlines())) <= max(80, len(str(models_file)) + 20)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.view.test_outline import PLAN
 from vllm_circus.paths import Instance, find_instance
-from vllm_circus.view.starting import start_command
+from vllm_circus.view.starting import start_command, start_words
 
 
 @pytest.fixture
@@ -46,3 +46,22 @@ def test_a_saved_configuration_is_named_where_there_is_no_other_file(instance: I
     assert start_command(instance) == "vllm-circus up -d mine"
     instance.config_file.touch()
     assert start_command(instance) == "vllm-circus up -d"
+
+
+def test_of_several_saved_configurations_none_is_picked(instance: Instance, tmp_path: Path) -> None:
+    for name in ("night", "hall"):
+        (instance.configs / f"{name}.yaml").touch()
+    assert start_command(instance) == "vllm-circus up -d NAME"
+    assert start_words(instance) == "`vllm-circus up -d NAME` (NAME is one of hall, night)"
+    for number in range(9):
+        (instance.configs / f"m{number}.yaml").touch()
+    assert start_words(instance).endswith("(NAME is one of hall, m0, m1, m2, m3, m4 …)")
+    ran(instance, instance.configs / "night.yaml")
+    assert start_words(instance) == "`vllm-circus up -d night`"
+
+
+def test_the_file_that_is_meant_wins(instance: Instance, tmp_path: Path) -> None:
+    ran(instance, instance.configs / "hall.yaml")
+    assert start_words(instance, tmp_path / "low.yaml") == f"`vllm-circus up -d {tmp_path}/low.yaml`"
+    assert start_words(instance, instance.configs / "night.yaml") == "`vllm-circus up -d night`"
+    assert start_words(instance, instance.config_file) == "`vllm-circus up -d`"

@@ -31,7 +31,7 @@ from vllm_circus.supervise.client import Client
 from vllm_circus.supervise.lock import lock_holder
 from vllm_circus.supervise.proc import environ_of
 from vllm_circus.view.outline import command_for
-from vllm_circus.view.starting import start_command
+from vllm_circus.view.starting import start_words
 
 #: Seconds that each part may take; a plugin says its last word again to a new listener at once.
 DRIVER_LIMIT = 10.0
@@ -50,6 +50,7 @@ class Scene:
     Attributes:
         environ: of circusd where one runs, else of this process.
         gpus: what the driver shows.
+        named: the models file that somebody asked about; mostly None.
         file: the models file that is meant; None where there is none.
         loaded: what stands in it, as far as it can be read.
         planned: what it comes to.
@@ -64,6 +65,7 @@ class Scene:
     instance: Instance
     environ: Mapping[str, str]
     gpus: Answer[tuple[Gpu, ...]]
+    named: Path | None = None
     file: Path | None = None
     loaded: Loaded | None = None
     planned: Answer[Plan] = field(default_factory=Answer)
@@ -96,8 +98,8 @@ class Scene:
 
     @property
     def start(self) -> str:
-        """The command that starts the set, between backticks."""
-        return f"`{start_command(self.instance)}`"
+        """The command that starts the set, between backticks: that of the file that was named, while none runs."""
+        return start_words(self.instance, self.named if self.daemon is None else None)
 
     def words(self, command: str) -> str:
         """A command as the operator would type it for this instance, between backticks."""
@@ -109,7 +111,7 @@ def gather(
 ) -> Scene:
     """Look at everything that several checks need; `report` is told what is looked at."""
     report("the driver")
-    scene = Scene(instance, environ, within(DRIVER_LIMIT, list_gpus))
+    scene = Scene(instance, environ, within(DRIVER_LIMIT, list_gpus), config)
     report("circusd")
     scene = _with_set(scene)
     report("the models file")

@@ -16,7 +16,7 @@ from typing import Any
 from vllm_circus.checkup.findings import Finding, Verdict
 from vllm_circus.paths import Instance
 from vllm_circus.view.outline import command_for
-from vllm_circus.view.starting import start_command
+from vllm_circus.view.starting import start_words
 from vllm_circus.view.table import Cell, Line, Style
 from vllm_circus.view.units import counted
 
@@ -70,7 +70,7 @@ def _wrapped(text: str, width: int) -> list[str]:
 
 def next_step(instance: Instance, findings: Sequence[Finding], config: Path | None = None) -> str:
     """What to do now, one line; `config` is the models file that was named."""
-    again = f"`{command_for(instance.name, 'doctor')}`"
+    again = f"`{command_for(instance.name, f'doctor {shlex.quote(str(config))}' if config else 'doctor')}`"
     faults = [finding for finding in findings if finding.verdict is Verdict.FAULT]
     if faults:
         return f"next: mend {'the fault' if len(faults) == 1 else 'the faults, from the top'}; then {again} again"
@@ -79,9 +79,7 @@ def next_step(instance: Instance, findings: Sequence[Finding], config: Path | No
         return f"next: `{command_for(instance.name, 'status')}`"
     if not any(finding.check == "models-file" and finding.verdict is Verdict.OK for finding in findings):
         return "next: `vllm-circus demo` shows how it works, without a GPU"
-    if config is None:
-        return f"next: `{start_command(instance)}`"
-    return f"next: `{command_for(instance.name, f'up -d {shlex.quote(str(config))}')}`"
+    return f"next: {start_words(instance, config)}"
 
 
 def document(instance: Instance, findings: Sequence[Finding]) -> dict[str, Any]:

@@ -209,14 +209,14 @@ def need_running(instance: Instance) -> int:
     """Pid of circusd. Raises NotRunning."""
     pid = running_pid(instance)
     if pid is None:
-        from vllm_circus.view.starting import start_command
+        from vllm_circus.view.starting import start_words
 
         fallen = find_fallen(instance)
         why, see = (f": {fallen}", f"`{words(instance, 'logs')}` shows the last lines; ") if fallen else ("", "")
         others = ", ".join(f"`--instance {other.name}`" for other in running_beside(instance))
         raise NotRunning(
             f"{instance_words(instance)} is not running{why}",
-            hint=f"{see}start it with `{start_command(instance)}`{f'; what runs is {others}' if others else ''}",
+            hint=f"{see}start it with {start_words(instance)}{f'; what runs is {others}' if others else ''}",
         )
     return pid
 

@@ -19,7 +19,7 @@ from vllm_circus.screens.events import Event, Gone, Logged, Planned, Tick
 from vllm_circus.supervise.lock import lock_holder
 from vllm_circus.view.logs import Wanted, merge
 from vllm_circus.view.outline import Outline, read_outline
-from vllm_circus.view.starting import start_command
+from vllm_circus.view.starting import start_words
 from vllm_circus.view.tail import Followers, last_entries, mark_end
 
 #: Seconds between two looks at the logs, and at most between two pictures that nobody asked for.
@@ -37,7 +37,7 @@ def need_set(instance: Instance) -> Planned:
     planned = read_set(instance)
     if planned is None:
         name = "vllm-circus" if instance.name == DEFAULT_INSTANCE else f"instance {instance.name!r}"
-        raise NotRunning(f"{name} is not running", hint=f"start it with `{start_command(instance)}`")
+        raise NotRunning(f"{name} is not running", hint=f"start it with {start_words(instance)}")
     return planned
 
 
