@@ -298,6 +298,19 @@ def test_what_only_a_new_start_applies_is_told_as_long_as_the_file_says_so(runni
     assert held_since(instance, outline) == ""
 
 
+@pytest.mark.parametrize("arguments", [("add", "q/x", "--gpus", "none"), ("remove", "alpha"), ("reload",)])
+def test_a_set_whose_models_file_has_gone_is_not_said_to_be_down(
+    arguments: tuple[str, ...], command: Command, running: Path
+) -> None:
+    running.unlink()
+    outcome = command(*arguments, "--yes")
+    assert outcome.code == 2
+    assert outcome.err == (
+        f"error: {running} is no longer there; the set goes on as it was started\n"
+        "hint: put it back, or `vllm-circus reload FILE` has the set go by another models file\n"
+    )
+
+
 def test_render_takes_either_a_difference_or_a_folder(command: Command, models_file: Path) -> None:
     assert command("render", "--diff", "--output", "x", str(models_file)).code == 2
 

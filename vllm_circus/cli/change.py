@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vllm_circus.cli.common import need_outline, plan_of, running_pid, say, words
+from vllm_circus.cli.common import gone_hint, gone_words, need_outline, plan_of, running_pid, say, words
 from vllm_circus.errors import CircusError, ConfigError
 from vllm_circus.paths import expanded
 
@@ -29,6 +29,12 @@ class NoTarget(CircusError):
     """Nothing runs, and no file is there that could be meant."""
 
     exit_code = 3
+
+
+class FileGone(CircusError):
+    """A set runs, and the models file that it was started from is no longer there."""
+
+    exit_code = 2
 
 
 class NameTaken(CircusError):
@@ -65,6 +71,7 @@ def propose(instance: Instance, to: str | None, edit: TextEdit, *, make: bool = 
     Raises:
         ConfigError: with every fault that the result would have.
         NoTarget: without `to`, where nothing runs and the instance has no models file.
+        FileGone: without `to`, where the running set's models file is no longer there.
         CircusError: as `edit` does.
     """
     while True:
@@ -166,8 +173,11 @@ def _target(instance: Instance, to: str | None, *, make: bool) -> tuple[Path, st
     shelf = configuration_shelf(instance)
     if to is not None:
         return shelf.path(to), to, None if make and not shelf.holds(to) else shelf.read_text(to)
-    path = Path(need_outline(instance).source) if running_pid(instance) is not None else instance.config_file
+    runs = running_pid(instance) is not None
+    path = Path(need_outline(instance).source) if runs else instance.config_file
     if not path.is_file():
+        if runs:
+            raise FileGone(gone_words(path), hint=gone_hint(instance))
         hint = "`--to NAME` makes a saved configuration, which `up NAME` starts"
         raise NoTarget(f"nothing runs, and there is no {path}", hint=hint)
     saved = path.stem if path.parent == shelf.folder and shelf.holds(path.stem) else ""

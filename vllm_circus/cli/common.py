@@ -260,11 +260,22 @@ def changed_since(instance: Instance, outline: Outline) -> str:
         if read.differs(source):
             return f"{source.name} has changed since it was last read; {apply}"
     except FileNotFoundError:
-        return f"{source} is no longer there; the set goes on as it was started"
+        return gone_words(source)
     except OSError:
         return ""
     name = _changed_profile(instance, outline, read)
     return f"the profile {name} has changed since it was last read; {apply}" if name else ""
+
+
+def gone_words(source: Path) -> str:
+    """What is said of the running set's models file where it is none any more."""
+    what = "is no longer a file" if source.exists() else "is no longer there"
+    return f"{source} {what}; the set goes on as it was started"
+
+
+def gone_hint(instance: Instance) -> str:
+    """What to do about it."""
+    return f"put it back, or `{words(instance, 'reload FILE')}` has the set go by another models file"
 
 
 def _changed_profile(instance: Instance, outline: Outline, read: LastRead) -> str:

@@ -15,6 +15,8 @@ from vllm_circus.cli.common import (
     Session,
     build_plan,
     config_file,
+    gone_hint,
+    gone_words,
     instance_option,
     need_outline,
     need_running,
@@ -65,7 +67,7 @@ def reload(
         raise click.UsageError("--json goes with --yes or --dry-run")
     instance = session.instance
     need_running(instance)
-    path = config_file(instance, config or need_outline(instance).source)
+    path = config_file(instance, config) if config else _own_file(instance)
     still_same = _unless_changed(path)
     plan = build_plan(instance, path)
     difference = difference_to(plan)
@@ -79,6 +81,16 @@ def reload(
         say("nothing was changed")
         return
     carry_out(plan, difference, wait=not no_wait, timeout=timeout, first=still_same)
+
+
+def _own_file(instance: Instance) -> Path:
+    """The models file that the running set was started from. Raises FileGone."""
+    from vllm_circus.cli.change import FileGone
+
+    path = Path(need_outline(instance).source)
+    if not path.is_file():
+        raise FileGone(gone_words(path), hint=gone_hint(instance))
+    return path
 
 
 def _unless_changed(path: Path) -> Callable[[], None]:
