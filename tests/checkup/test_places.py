@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from vllm_circus.checkup.findings import Verdict
-from vllm_circus.checkup.places import Unit, find_units, judge_folders, judge_unit
+from vllm_circus.checkup.places import Unit, find_units, judge_folders, judge_unit, judge_writable
 from vllm_circus.checkup.room import (
     FLOOR,
     Space,
@@ -64,6 +64,35 @@ def test_a_file_where_a_folder_is_to_be_is_a_fault(instance: Instance) -> None:
     instance.run_dir.touch()
     (found,) = judge_folders(instance, os.geteuid())
     assert (found.verdict, found.what) == (Verdict.FAULT, f"{instance.run_dir} is no folder")
+
+
+def test_a_home_that_cannot_be_written_is_a_fault(instance: Instance, short_dir: Path) -> None:
+    (found,) = judge_writable(instance, os.geteuid(), lambda _place: False)
+    assert found.verdict is Verdict.FAULT
+    assert found.what == f"user {os.geteuid()} cannot write in {short_dir}, where our folders are to be made"
+    assert found.fix == f"`chmod u+rwx {short_dir}`"
+    assert list(judge_writable(instance, os.geteuid(), lambda _place: True)) == []
+
+
+def test_each_folder_that_cannot_be_written_is_told_with_its_fix(instance: Instance, short_dir: Path) -> None:
+    for folder in (instance.run_dir, instance.state_dir):
+        folder.mkdir(parents=True)
+    other = os.geteuid() + 1
+    told = list(judge_writable(instance, other, lambda place: place == instance.run_dir))
+    assert [found.what for found in told] == [
+        f"user {other} cannot write in {instance.state_dir}",
+        f"user {other} cannot write in {short_dir}, where our folders are to be made",
+    ]
+    assert [found.fix for found in told] == [
+        f"`sudo chown {other} {instance.state_dir}`",
+        f"`sudo install -d -o {other} {instance.log_dir}`",
+    ]
+
+
+def test_a_file_above_a_folder_is_a_fault(instance: Instance, short_dir: Path) -> None:
+    (short_dir / "state").touch()
+    (found,) = judge_writable(instance, os.geteuid(), lambda _place: True)
+    assert (found.verdict, found.what) == (Verdict.FAULT, f"{short_dir}/state is no folder")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import struct
@@ -116,6 +117,46 @@ def test_each_kind_of_listener_has_its_fix(
     assert found.verdict is verdict
     assert what in found.what
     assert fix in found.fix
+
+
+@pytest.mark.parametrize(
+    ("port", "number", "verdict", "what", "fix"),
+    [
+        (8000, errno.EADDRINUSE, Verdict.FAULT, "port 8000 of the proxy is taken, although", "change `proxy.port`"),
+        (8001, errno.EADDRINUSE, Verdict.FAULT, "port 8001 of a is taken, although", "change its `port`"),
+        (8002, errno.EADDRINUSE, Verdict.WARNING, "port 8002 of b is taken, although", "sudo ss -tanp"),
+        (8001, errno.EACCES, Verdict.FAULT, "may not listen on port 8001 of a", "`dmesg`"),
+    ],
+)
+def test_a_port_that_the_kernel_refuses_has_its_fix(
+    port: int, number: int, verdict: Verdict, what: str, fix: str, scene: Scene, plan_of: MakePlan
+) -> None:
+    scene = with_plan(scene, plan_of)
+    (found,) = judge_ports(scene, planned_ports(scene), [], {port: OSError(number, os.strerror(number))})
+    assert found.verdict is verdict
+    assert what in found.what
+    assert fix in found.fix
+
+
+def test_a_low_port_is_for_whoever_may_have_it(scene: Scene, plan_of: MakePlan) -> None:
+    scene = with_plan(scene, plan_of, TWO_MODELS.replace("127.0.0.1}", "127.0.0.1, port: 1}"))
+    denied = OSError(errno.EACCES, "Permission denied")
+    (found,) = judge_ports(scene, planned_ports(scene), [], {1: denied})
+    assert found.verdict is Verdict.FAULT
+    assert found.what.startswith(f"user {os.geteuid()} may not listen on port 1 of the proxy: Permission denied")
+    assert "CAP_NET_BIND_SERVICE" in found.what
+    assert "`sudo sysctl -w net.ipv4.ip_unprivileged_port_start=1`" in found.fix
+
+
+def test_a_port_is_tried_and_one_that_is_held_without_a_listener_is_found(scene: Scene, plan_of: MakePlan) -> None:
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        port = holder.getsockname()[1]
+        scene = with_plan(scene, plan_of, TWO_MODELS.replace("8001", str(port)))
+        found = [each for each in check_ports(scene) if str(port) in each.what]
+        running = list(check_ports(replace(scene, daemon=1)))
+    assert [each.what for each in found] == [f"port {port} of a is taken, although nobody listens there"]
+    assert not any("although nobody listens" in each.what for each in running)
 
 
 def test_what_an_earlier_set_left_is_ended_by_down_and_what_runs_is_left_alone(scene: Scene, plan_of: MakePlan) -> None:

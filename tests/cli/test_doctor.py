@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
+
+import pytest
 
 from tests.checkup.conftest import listening
 from tests.cli.conftest import Command
 from vllm_circus.paths import Instance
+
+FIRST_FOR_ALL = int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text())
 
 
 def test_a_home_without_faults_is_well(command: Command, models_file: Path) -> None:
@@ -61,6 +70,45 @@ def test_faults_are_told_and_make_it_fail(command: Command, models_file: Path) -
     assert f"{models_file}:4: models[1].model:" in outcome.out.replace("\n           ", " ")
     assert outcome.err == f"next: mend the faults, from the top; then `vllm-circus doctor {models_file}` again\n"
     assert max(map(len, outcome.out.splitlines())) <= max(80, len(str(models_file)) + 20)
+
+
+#: A shell's words before a command that is to run as root does without its privileges; nothing for anybody else.
+LOWLY = ("setpriv", "--bounding-set", "-dac_override,-dac_read_search,-net_bind_service") if not os.geteuid() else ()
+needs_lowly = pytest.mark.skipif(bool(LOWLY) and shutil.which("setpriv") is None, reason="needs setpriv")
+
+
+def lowly(*words: str) -> subprocess.CompletedProcess[str]:
+    """A command without the privileges that let root write anywhere, and listen on any port."""
+    program = [*LOWLY, sys.executable, "-m", "vllm_circus", *words]
+    return subprocess.run(program, capture_output=True, text=True, check=False)
+
+
+@needs_lowly
+def test_a_home_where_a_set_could_not_start_is_a_fault(home: Path, models_file: Path) -> None:
+    home.chmod(0o555)
+    try:
+        done = lowly("doctor", str(models_file))
+        up = lowly("up", "-d", str(models_file))
+    finally:
+        home.chmod(0o755)
+    assert (done.returncode, up.returncode) == (1, 1)
+    assert f"fault    folders: user {os.geteuid()} cannot write in {home}" in done.stdout
+    assert f"fix: `chmod u+rwx {home}`" in done.stdout
+    assert "Permission denied" in up.stderr
+
+
+@needs_lowly
+@pytest.mark.skipif(FIRST_FOR_ALL <= 99, reason="everybody may have low ports here")
+def test_a_port_that_only_the_privileged_may_have_is_a_fault(models_file: Path, home: Path) -> None:
+    text = models_file.read_text()
+    proxy = re.sub(r"port: \d+", "port: 99", text, count=1)
+    models_file.write_text(proxy)
+    done, check = lowly("doctor", str(models_file)), lowly("check", str(models_file))
+    assert done.returncode == 1
+    assert "may not listen on port 99 of the proxy: Permission" in done.stdout
+    assert check.returncode == 0
+    assert f"warning: proxy.port: user {os.geteuid()} may not listen on port 99: Permission denied" in check.stderr
+    assert home
 
 
 def test_the_document_is_whole_and_says_whether_all_is_well(command: Command, models_file: Path) -> None:

@@ -1,14 +1,16 @@
-"""Where the public unix socket is to be."""
+"""Where the public unix socket is to be, and ports that are tried."""
 
 from __future__ import annotations
 
+import errno
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from vllm_circus.errors import CircusError
-from vllm_circus.supervise.address import LONGEST_PATH, clear_address
+from vllm_circus.supervise.address import LONGEST_PATH, bind_error, clear_address
 
 
 @pytest.fixture
@@ -67,3 +69,18 @@ def test_a_path_that_cannot_be_is_told(short_dir: Path) -> None:
         clear_address(short_dir / "no" / "public")
     with pytest.raises(CircusError, match="too long"):
         clear_address(short_dir / ("x" * LONGEST_PATH))
+
+
+def test_a_port_is_tried_and_let_go_again(free_port: Callable[[], int]) -> None:
+    port = free_port()
+    assert bind_error("127.0.0.1", port) is None
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", port))
+        taken = bind_error("127.0.0.1", port)
+        holder.listen()
+        listening = bind_error("127.0.0.1", port)
+    assert bind_error("127.0.0.1", port) is None
+    assert [error and error.errno for error in (taken, listening)] == [errno.EADDRINUSE] * 2
+    elsewhere = bind_error("192.0.2.7", 0)
+    assert elsewhere is not None
+    assert elsewhere.errno == errno.EADDRNOTAVAIL

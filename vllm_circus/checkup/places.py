@@ -6,12 +6,12 @@ import os
 import shutil
 import stat
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from vllm_circus.checkup.findings import Found, fault, note, ok, warning
+from vllm_circus.checkup.findings import Found, Verdict, fault, note, ok, warning
 from vllm_circus.checkup.scene import Scene
 from vllm_circus.errors import CircusError
 from vllm_circus.paths import DEFAULT_INSTANCE, Instance, goes_with_login
@@ -25,6 +25,8 @@ _BOOTED = Path("/run/systemd/system")  # sd_booted(3)
 def check_folders(scene: Scene) -> Iterator[Found]:
     """Modes and owners of our folders and sockets."""
     found = list(judge_folders(scene.instance, scene.user))
+    if scene.user == os.geteuid() and not any(each.verdict is Verdict.FAULT for each in found):
+        found += judge_writable(scene.instance, scene.user, _may_write)
     yield from found
     if not found:
         yield ok("our folders and sockets are ours alone")
@@ -42,6 +44,40 @@ def judge_folders(instance: Instance, user: int) -> Iterator[Found]:
             yield warning(
                 f"others may connect to {path} (mode {stat.S_IMODE(about.st_mode):04o})", f"`chmod 600 {path}`"
             )
+
+
+def judge_writable(instance: Instance, user: int, may_write: Callable[[Path], bool]) -> Iterator[Found]:
+    """Whether a start could put its files where it does: in our folders, or where those are yet to be made.
+
+    `may_write` is asked about what is there.
+    """
+    wanted: dict[Path, list[Path]] = {}
+    for folder in (instance.run_dir, instance.state_dir, instance.log_dir):
+        place = next(place for place in (folder, *folder.parents) if _about(place) is not None)
+        wanted.setdefault(place, []).append(folder)
+    for place, folders in wanted.items():
+        about = _about(place)
+        if about is None or not stat.S_ISDIR(about.st_mode):
+            yield fault(f"{place} is no folder", f"move it away: `mv {place} {place}.old`")
+        elif not may_write(place):
+            made = "" if folders == [place] else ", where our folders are to be made"
+            what = f"user {user} cannot write in {place}{made}"
+            yield fault(what, _for_writing(place, folders, user, about.st_uid))
+
+
+def _for_writing(place: Path, folders: list[Path], user: int, owner: int) -> str:
+    if os.statvfs(place).f_flag & os.ST_RDONLY:
+        return "what is mounted there is for reading only: mount it for writing, or set VLLM_CIRCUS_HOME"
+    if owner == user:
+        return f"`chmod u+rwx {place}`"
+    if folders == [place]:
+        return f"`sudo chown {user} {place}`"
+    return f"`sudo install -d -o {user} {' '.join(map(str, folders))}`"  # the place itself may be anybody's
+
+
+def _may_write(place: Path) -> bool:
+    """What the kernel says, which knows of capabilities, of access lists, and of what is mounted for reading."""
+    return os.access(place, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids)
 
 
 def _judge_folder(path: Path, user: int, *, forbidden: int, right: str) -> Iterator[Found]:

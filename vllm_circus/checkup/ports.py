@@ -1,18 +1,25 @@
-"""Port conflicts: each port that is planned, and who listens there."""
+"""Port conflicts: each port that is planned, who listens there, and whether this user may."""
 
 from __future__ import annotations
 
 import errno
+import os
 import socket
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from vllm_circus.checkup.findings import Found, fault, ok, warning
 from vllm_circus.checkup.listeners import Listener, find_listeners, is_of
 from vllm_circus.checkup.scene import Scene, written_ports
 from vllm_circus.paths import DEFAULT_INSTANCE
+from vllm_circus.plan.engines import HOST
+from vllm_circus.supervise.address import bind_error
 from vllm_circus.view.units import counted
+
+_SYSCTL = "net.ipv4.ip_unprivileged_port_start"
+_FIRST_FOR_ALL = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
 
 
 def check_ports(scene: Scene) -> Iterator[Found]:
@@ -20,7 +27,8 @@ def check_ports(scene: Scene) -> Iterator[Found]:
     planned = planned_ports(scene)
     if planned:
         listeners = find_listeners(planned, scene.instance.run_dir.parent)
-        yield from judge_ports(scene, planned, listeners)
+        free = planned.keys() - {found.port for found in listeners} if scene.daemon is None else set()
+        yield from judge_ports(scene, planned, listeners, refused_ports(scene, free))
     path = scene.plan.proxy.unix_socket if scene.plan else None
     if path and scene.daemon is None and (found := judge_unix_socket(Path(path))):
         yield found
@@ -49,21 +57,71 @@ def planned_ports(scene: Scene) -> dict[int, str]:
     return written_ports(scene.loaded) if scene.loaded else {}
 
 
-def judge_ports(scene: Scene, planned: Mapping[int, str], listeners: Iterable[Listener]) -> Iterator[Found]:
-    """Who is in the way; where nobody is, how many ports were looked at."""
+def refused_ports(scene: Scene, ports: Iterable[int]) -> dict[int, OSError]:
+    """Those on which this user could not listen although nobody does; what is wrong with an address is told elsewhere.
+
+    What may be listened on is for the kernel to say: it depends on capabilities, on its settings and on modules.
+    """
+    proxy = scene.plan.proxy if scene.plan else scene.loaded.config.proxy if scene.loaded else None
+    tried = {port: bind_error(proxy.host if proxy and port == proxy.port else HOST, port) for port in ports}
+    return {port: error for port, error in tried.items() if error and error.errno in {errno.EACCES, errno.EADDRINUSE}}
+
+
+def judge_ports(
+    scene: Scene,
+    planned: Mapping[int, str],
+    listeners: Iterable[Listener],
+    refused: Mapping[int, OSError] = MappingProxyType({}),
+) -> Iterator[Found]:
+    """Who is in the way, and what may not be listened on; where nothing is, how many ports were looked at."""
     strangers = {
         found.port: found for found in listeners if not (scene.daemon is not None and is_of(found, scene.instance))
     }
     for port, found in sorted(strangers.items()):
         yield _conflict(scene, port, planned[port], found)
-    if not strangers:
+    for port, error in sorted(refused.items()):
+        yield _refusal(scene, port, planned[port], error)
+    if not strangers and not refused:
         own = "are free or the set's own" if scene.daemon is not None else "are free"
         numbers = ", ".join(map(str, sorted(planned)[:6])) + (" …" if len(planned) > 6 else "")
         yield ok(f"{counted(len(planned), 'planned port')} {own}: {numbers}")
 
 
+def _refusal(scene: Scene, port: int, whose: str, error: OSError, settings: Path = _FIRST_FOR_ALL) -> Found:
+    grave, change = _grave(scene, whose), f"change {_option(whose)}"
+    if error.errno == errno.EADDRINUSE:
+        what = f"port {port} of {whose} is taken, although nobody listens there"
+        return grave(what, f"`sudo ss -tanp 'sport = :{port}'` shows by whom; end it, or {change}")
+    what = f"user {os.geteuid()} may not listen on port {port} of {whose}: {error.strerror}"
+    first = _first_for_all(settings)
+    if port >= first:
+        return grave(what, f"a rule of this machine forbids it: `dmesg` may say which; or {change}")
+    allow = f"`sudo sysctl -w {_SYSCTL}={port}`"
+    return grave(
+        f"{what}; those below {first} need CAP_NET_BIND_SERVICE", f"{change}, or {allow} lets every user have it"
+    )
+
+
+def _first_for_all(settings: Path) -> int:
+    """The first port that needs no privilege: ip_unprivileged_port_start in the kernel's ip-sysctl.rst."""
+    try:
+        return int(settings.read_text())
+    except (OSError, ValueError):
+        return 1024
+
+
+def _option(whose: str) -> str:
+    return "`proxy.port`" if whose == "the proxy" else "its `port`"
+
+
+def _grave(scene: Scene, whose: str) -> Callable[[str, str], Found]:
+    """How bad it is where the port of this one cannot be had."""
+    model = scene.plan.model(whose) if scene.plan else None
+    return warning if model is not None and not model.enabled else fault
+
+
 def _conflict(scene: Scene, port: int, whose: str, found: Listener) -> Found:
-    option = "`proxy.port`" if whose == "the proxy" else "its `port`"
+    option = _option(whose)
     what = f"port {port} of {whose} is taken: {found} listens there"
     if scene.daemon is None and is_of(found, scene.instance):
         return warning(f"{what}, left by an earlier set", f"{scene.words('down')} ends what is left")
@@ -73,8 +131,7 @@ def _conflict(scene: Scene, port: int, whose: str, found: Listener) -> Found:
         return fault(
             f"{what}, of the instance {name}", f"`vllm-circus {option_text}down` stops that, or change {option}"
         )
-    model = scene.plan.model(whose) if scene.plan else None
-    grave = warning if model is not None and not model.enabled else fault
+    grave = _grave(scene, whose)
     if found.pid is None:
         return grave(what, f"`sudo ss -ltnp 'sport = :{port}'` names it; end it, or change {option} in the models file")
     return grave(what, f"`kill {found.pid}` ends it, or change {option} in the models file")

@@ -19,6 +19,7 @@ from vllm_circus.checkup.patience import all_within
 from vllm_circus.checkup.scene import Scene
 from vllm_circus.clientkeys import NoKeys, keys_in_file, keys_in_variable
 from vllm_circus.plan.types import ProxyPlan
+from vllm_circus.supervise.address import bind_error
 
 _EVERY_V4, _EVERY_V6 = "0.0.0.0", "::"  # noqa: S104 - compared, not bound
 _DETOURS = ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY")
@@ -145,11 +146,7 @@ def judge_addresses(port: int, replies: Iterable[tuple[str, Reply]]) -> Iterator
 
 def judge_host(host: str) -> Iterator[Found]:
     """Whether this machine has the address that the proxy is to listen on."""
-    try:
-        family, kind, _, _, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind) as probe:
-            probe.bind(address)
-    except OSError as error:
+    if error := bind_error(host, 0):
         fix = "`ip address` lists this machine's; correct `proxy.host`"
         yield fault(f"nobody could listen on {host}: {error.strerror or error}", fix)
     else:

@@ -59,7 +59,7 @@ def check(session: Session, config: str | None, as_json: bool, verbose: bool) ->
 def checked_plan(instance: Instance, path: Path) -> Plan:
     """What would run, with warnings also of what may be another way at the time of the start. Raises ConfigError."""
     plan = build_plan(instance, path)
-    return replace(plan, warnings=(*plan.warnings, *_unset_keys(plan), *_strange_host(plan)))
+    return replace(plan, warnings=(*plan.warnings, *_unset_keys(plan), *_strange_host(plan), *_barred_ports(plan)))
 
 
 def _unset_keys(plan: Plan) -> Iterator[str]:
@@ -75,15 +75,26 @@ def _unset_keys(plan: Plan) -> Iterator[str]:
 
 def _strange_host(plan: Plan) -> Iterator[str]:
     """An address that this machine does not have; at the time of the start it may."""
-    import socket
+    from vllm_circus.supervise.address import bind_error
 
-    host = plan.proxy.host
-    try:
-        family, kind, _, _, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind) as probe:
-            probe.bind(address)
-    except OSError as error:
-        yield f"proxy.host: nobody could listen on {host} now: {error.strerror or error}"
+    if error := bind_error(plan.proxy.host, 0):
+        yield f"proxy.host: nobody could listen on {plan.proxy.host} now: {error.strerror or error}"
+
+
+def _barred_ports(plan: Plan) -> Iterator[str]:
+    """Ports that the kernel does not let this user have; whoever starts the set may be another one."""
+    import errno
+
+    from vllm_circus.supervise.address import bind_error
+
+    places = [("proxy.port", plan.proxy.host, plan.proxy.port)]
+    engines = [model for model in plan.models if model.enabled and model.endpoint.uds is None]
+    places += [(f"port of {model.name}", model.endpoint.host, model.endpoint.port) for model in engines]
+    for what, host, port in places:
+        error = bind_error(host, port)
+        if error is not None and error.errno == errno.EACCES:
+            who = f"user {os.geteuid()} may not listen on port {port}: {error.strerror}"
+            yield f"{what}: {who}; choose another, or see `vllm-circus doctor`"
 
 
 def plan_lines(plan: Plan, *, verbose: bool, width: int | None) -> Iterator[tuple[Line, bool]]:

@@ -1,4 +1,4 @@
-"""The path of the public unix socket, before circusd listens there.
+"""Where the set is to listen, before it does: the path of the public unix socket, and ports.
 
 Rules: what a dead set left is taken away, nothing else. A socket that somebody listens on, and a file that is no
 socket, are faults to be told before anything starts: circus finds them too late, and removes them when it gives up.
@@ -58,3 +58,18 @@ def _check_folder(folder: Path) -> None:
         raise CircusError(f"proxy.unix_socket: there is no folder {folder}", hint=f"mkdir -p {folder}")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise CircusError(f"proxy.unix_socket: no file can be made in {folder}", hint="its mode or owner forbids it")
+
+
+def bind_error(host: str, port: int) -> OSError | None:
+    """Why this user could not listen there now; None where that is possible. Port 0 is any.
+
+    It is tried, since the kernel's rules are its own. The port is held for a moment, which keeps nobody else from it.
+    """
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        return error
+    return None
