@@ -244,8 +244,15 @@ def test_check_of_a_running_set_shows_the_ports_that_it_has(
     command: Command, running: Path, instance: Instance
 ) -> None:
     ports = [model["endpoint"]["port"] for model in json.loads(instance.plan.read_bytes())["models"]]
-    shown = json.loads(command("check", "--json", str(running)).out)["models"]
-    assert [model["endpoint"]["port"] for model in shown] == ports
+    for arguments in ([], [str(running)]):
+        shown = json.loads(command("check", "--json", *arguments).out)["models"]
+        assert [model["endpoint"]["port"] for model in shown] == ports
+
+
+def test_render_without_a_file_goes_by_that_of_the_running_set(command: Command, running: Path) -> None:
+    assert "[watcher:model-alpha]" in command("render").out
+    running.write_text(running.read_text().replace("alpha", "omega"))
+    assert "[watcher:model-omega]" in command("render").out
 
 
 def test_render_diff_of_a_changed_file_is_the_change(command: Command, running: Path) -> None:
@@ -298,12 +305,23 @@ def test_what_only_a_new_start_applies_is_told_as_long_as_the_file_says_so(runni
     assert held_since(instance, outline) == ""
 
 
-@pytest.mark.parametrize("arguments", [("add", "q/x", "--gpus", "none"), ("remove", "alpha"), ("reload",)])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("add", "q/x", "--gpus", "none", "--yes"),
+        ("remove", "alpha", "--yes"),
+        ("reload", "--yes"),
+        ("check",),
+        ("render",),
+        ("render", "--diff"),
+        ("config", "save", "kept"),
+    ],
+)
 def test_a_set_whose_models_file_has_gone_is_not_said_to_be_down(
     arguments: tuple[str, ...], command: Command, running: Path
 ) -> None:
     running.unlink()
-    outcome = command(*arguments, "--yes")
+    outcome = command(*arguments)
     assert outcome.code == 2
     assert outcome.err == (
         f"error: {running} is no longer there; the set goes on as it was started\n"

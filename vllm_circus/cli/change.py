@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vllm_circus.cli.common import gone_hint, gone_words, need_outline, plan_of, running_pid, say, words
+from vllm_circus.cli.common import FileGone, gone_hint, gone_words, need_outline, plan_of, running_pid, say, words
 from vllm_circus.errors import CircusError, ConfigError
 from vllm_circus.paths import expanded
 
@@ -29,12 +29,6 @@ class NoTarget(CircusError):
     """Nothing runs, and no file is there that could be meant."""
 
     exit_code = 3
-
-
-class FileGone(CircusError):
-    """A set runs, and the models file that it was started from is no longer there."""
-
-    exit_code = 2
 
 
 class NameTaken(CircusError):

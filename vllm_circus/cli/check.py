@@ -13,8 +13,8 @@ import click
 from vllm_circus.cli.common import (
     Session,
     build_plan,
-    config_file,
     instance_option,
+    meant_file,
     print_lines,
     say_warnings,
     terminal_width,
@@ -40,9 +40,10 @@ if TYPE_CHECKING:
 def check(session: Session, config: str | None, as_json: bool, verbose: bool) -> None:
     """Check a models file, or a saved configuration by its name, and show what would run. Nothing is started.
 
+    Without CONFIG it is the running set's models file, or the instance's own.
     Exit code 2 where something is wrong: every fault is named with its file and line.
     """
-    path = config_file(session.instance, config)
+    path = meant_file(session.instance, config)
     try:
         plan = checked_plan(session.instance, path)
     except ConfigError as error:

@@ -267,6 +267,26 @@ def changed_since(instance: Instance, outline: Outline) -> str:
     return f"the profile {name} has changed since it was last read; {apply}" if name else ""
 
 
+class FileGone(CircusError):
+    """A set runs, and the models file that it was started from is no longer there."""
+
+    exit_code = 2
+
+
+def meant_file(instance: Instance, given: str | None) -> Path:
+    """The models file that is meant: the given one, else the running set's, else the instance's own.
+
+    Raises CircusError where there is none, FileGone where the running set's has gone.
+    """
+    outline = None if given is not None else running_outline(instance)
+    if outline is None:
+        return config_file(instance, given)
+    path = Path(outline.source)
+    if not path.is_file():
+        raise FileGone(gone_words(path), hint=gone_hint(instance))
+    return path
+
+
 def gone_words(source: Path) -> str:
     """What is said of the running set's models file where it is none any more."""
     what = "is no longer a file" if source.exists() else "is no longer there"

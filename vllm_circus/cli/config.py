@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vllm_circus.cli import shelves
-from vllm_circus.cli.common import Session, config_file, instance_option, need_outline, running_pid, say, words
+from vllm_circus.cli.common import Session, instance_option, meant_file, running_pid, say, words
 from vllm_circus.cli.completing import files, models_files
 from vllm_circus.cli.shelves import Family, name_argument
 from vllm_circus.errors import CircusError, ConfigError
@@ -145,8 +145,7 @@ def save_configuration(instance: Instance, name: str, file: str | None, *, repla
     from vllm_circus.stores.reading import check_models_file
     from vllm_circus.stores.writing import with_own_paths
 
-    runs = file is None and running_pid(instance) is not None
-    source = config_file(instance, need_outline(instance).source if runs else file)
+    source = meant_file(instance, file)
     shelf, text = _shelf(instance), read_text(source)
     check_models_file(text.encode(), source)
     if source.parent != shelf.folder:

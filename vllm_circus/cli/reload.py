@@ -14,10 +14,8 @@ import click
 from vllm_circus.cli.common import (
     Session,
     build_plan,
-    config_file,
-    gone_hint,
-    gone_words,
     instance_option,
+    meant_file,
     need_outline,
     need_running,
     say,
@@ -67,7 +65,7 @@ def reload(
         raise click.UsageError("--json goes with --yes or --dry-run")
     instance = session.instance
     need_running(instance)
-    path = config_file(instance, config) if config else _own_file(instance)
+    path = meant_file(instance, config)
     still_same = _unless_changed(path)
     plan = build_plan(instance, path)
     difference = difference_to(plan)
@@ -81,16 +79,6 @@ def reload(
         say("nothing was changed")
         return
     carry_out(plan, difference, wait=not no_wait, timeout=timeout, first=still_same)
-
-
-def _own_file(instance: Instance) -> Path:
-    """The models file that the running set was started from. Raises FileGone."""
-    from vllm_circus.cli.change import FileGone
-
-    path = Path(need_outline(instance).source)
-    if not path.is_file():
-        raise FileGone(gone_words(path), hint=gone_hint(instance))
-    return path
 
 
 def _unless_changed(path: Path) -> Callable[[], None]:

@@ -11,9 +11,8 @@ from vllm_circus.cli.common import (
     STDOUT,
     Session,
     build_plan,
-    config_file,
     instance_option,
-    need_outline,
+    meant_file,
     need_running,
     say,
     say_warnings,
@@ -39,7 +38,7 @@ if TYPE_CHECKING:
 def render(context: click.Context, config: str | None, diff: bool, output: str | None) -> None:
     """Write out what circusd would be given: circus.ini, and with --output also plan.json. Nothing is started.
 
-    With --diff, CONFIG is by default the file that the running set was made from, and the exit code is 0 without a
+    Without CONFIG it is the running set's models file, or the instance's own. With --diff the exit code is 0 without a
     difference, 1 with one, and 3 where nothing runs.
     """
     if diff and output:
@@ -48,7 +47,7 @@ def render(context: click.Context, config: str | None, diff: bool, output: str |
     instance = context.ensure_object(Session).instance
     if diff:
         context.exit(_show_difference(instance, config))
-    plan = build_plan(instance, config_file(instance, config))
+    plan = build_plan(instance, meant_file(instance, config))
     from vllm_circus.render import render_files, write_files
 
     say_warnings(plan.warnings)
@@ -69,8 +68,7 @@ def _show_difference(instance: Instance, config: str | None) -> int:
     """How the files that the running set was given would change; returns the exit code. Raises NotRunning."""
     if config is None:
         need_running(instance)
-        config = need_outline(instance).source
-    plan = build_plan(instance, config_file(instance, config))
+    plan = build_plan(instance, meant_file(instance, config))
     need_running(instance)
     from vllm_circus.render import difference
 
