@@ -48,7 +48,7 @@ def test_the_document_itself_stays_as_it_is() -> None:
     assert DATA["proxy"] == {"port": 8000, "limits": {"keep_alive": 1}}
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(st.text(alphabet="abgimnoprst:[]{}-, \n01'\"", max_size=300))
 def test_a_survey_finds_what_a_strict_reading_finds(tmp_path: Path, text: str) -> None:
     path = tmp_path / "models.yaml"
