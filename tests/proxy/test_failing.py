@@ -214,16 +214,20 @@ def test_a_hostile_answer_is_never_a_clean_200(worker: Worker, alpha: Backend, r
 
 
 def test_a_bad_chunk_in_the_middle_is_a_visible_cut(worker: Worker, alpha: Backend) -> None:
+    taken = threading.Event()
+
     def script(backend: Backend, peer: Peer) -> None:
         backend.read_request(peer)
         peer.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
-        time.sleep(0.05)
-        peer.send(b"3\r\nabcd\r\n0\r\n\r\n")
+        if taken.wait(DEADLINE):
+            peer.send(b"3\r\nabcd\r\n0\r\n\r\n")
 
     alpha.plays(script)
     client = worker.client()
     client.send(post(ALPHA))
-    assert client.read_all().endswith(b"3\r\nabc\r\n")
+    client.read_until(b"3\r\nabc\r\n")
+    taken.set()
+    assert client.read_all() == b"", "neither the chunk nor an end"
 
 
 def test_what_follows_an_answer_never_reaches_a_client(worker: Worker, alpha: Backend) -> None:
