@@ -36,11 +36,6 @@ def open_files(worker: Worker) -> int:
     return sum(1 for _ in Path(f"/proc/{worker.process.pid}/fd").iterdir())
 
 
-def cpu_seconds(worker: Worker) -> float:
-    fields = Path(f"/proc/{worker.process.pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 def test_a_unix_socket_is_served_beside_the_port(start: Start, backend: Backend, short_dir: Path) -> None:
     worker = start(a_model("alpha", backend.port), unix_socket=str(short_dir / "public"))
     client = unix_client(worker)
@@ -124,9 +119,9 @@ def test_without_descriptors_accepting_rests_and_nobody_is_lost(start: Start, ba
     for client in waiting:
         client.send(get(b"/nowhere"))
     assert until(lambda: b"no connection can be accepted" in worker.log.read_bytes())
-    lines, before, began = len(worker.log.read_bytes().splitlines()), cpu_seconds(worker), time.monotonic()
+    lines, before, began = len(worker.log.read_bytes().splitlines()), worker.cpu_seconds(), time.monotonic()
     assert not waiting[0].ended(2.0)  # the time that is measured
-    assert cpu_seconds(worker) - before < 0.1 * (time.monotonic() - began)
+    assert worker.cpu_seconds() - before < 0.1 * (time.monotonic() - began)
     assert len(worker.log.read_bytes().splitlines()) - lines <= 10
     inside.send(get(b"/nowhere"))
     assert read_message(inside).status == 404
