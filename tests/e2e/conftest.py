@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,7 +63,16 @@ class Circus:
         return child
 
     def status(self) -> dict[str, Any]:
-        """`status --json`."""
+        """`status --json` with the word of every plugin: who has no core for a moment is shown as silent."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            document = self.status_at_once()
+            if all(plugin["alive"] for plugin in document["plugins"]):
+                return document
+            assert time.monotonic() < deadline, f"not within {PATIENCE:g} s: {document['plugins']}"
+
+    def status_at_once(self) -> dict[str, Any]:
+        """`status --json`, whoever is silent."""
         document: dict[str, Any] = json.loads(self("status", "--json").stdout)
         return document
 
@@ -111,6 +123,21 @@ def circus(short_dir: Path) -> Iterator[Circus]:
     yield circus
     circus.end()
     assert circus.processes() == []
+
+
+def with_ports(models: str, ports: Mapping[str, int]) -> str:
+    """These lines of models with a port in each: one that is chosen at the start may be somebody else's by then."""
+    return re.sub(r"\{name: (\w+),", lambda found: f"{found[0]} port: {ports[found[1]]},", models)
+
+
+def ports_in_a_row(free_port: Callable[[], int], number: int) -> int:
+    """The first of so many free ports in a row, as replicas have them."""
+    while True:
+        first = free_port()
+        with ExitStack() as taken, suppress(OSError):
+            for port in range(first, first + number):
+                taken.enter_context(socket.create_server(("127.0.0.1", port)))
+            return first
 
 
 @pytest.fixture

@@ -146,14 +146,16 @@ def test_logs_follow_engines_proxy_and_plugins(circus: Circus, following: subpro
 
 def test_logs_choose_parts_and_lines(circus: Circus, models_file: Path) -> None:
     circus("up", str(models_file), "-d", "--wait")
+    # ready by what it answers: circusd may not have carried all of what it said to its log yet
+    await_that(lambda: "Application startup complete" in circus("logs", "beta", "-n", "all").stdout)
+    await_that(lambda: "GET /health" in circus("logs", "beta", "--probes").stdout)
     lines = [json.loads(line) for line in circus("logs", "beta", "--json", "-n", "all").stdout.splitlines()]
     assert {line["part"] for line in lines} == {"beta"}
     assert any("Application startup complete" in line["text"] for line in lines)
     assert circus("logs", "beta", "--grep", "startup complete").stdout.count("\n") == 1
     assert not any("GET /health" in line["text"] for line in lines)
-    assert "GET /health" in circus("logs", "beta", "--probes").stdout
-    parts = {line.split(" | ")[0].strip() for line in circus("logs").stdout.splitlines()}
-    assert parts >= {"alpha", "beta", "proxy", "health", "stats", "circusd"}
+    wanted = {"alpha", "beta", "proxy", "health", "stats", "circusd"}
+    await_that(lambda: {line.split(" | ")[0].strip() for line in circus("logs").stdout.splitlines()} >= wanted)
 
 
 def test_up_in_the_foreground_shows_everything_and_ends_with_ctrl_c(circus: Circus, models_file: Path) -> None:
@@ -265,7 +267,7 @@ def test_a_circusd_that_somebody_stopped_is_told(circus: Circus, models_file: Pa
     os.kill(before["pid"], signal.SIGSTOP)
     try:
         assert f"`kill -CONT {before['pid']}` lets it go on" in circus("status").stdout
-        assert circus.status()["circusd"]["stopped"]
+        assert circus.status_at_once()["circusd"]["stopped"]
     finally:
         os.kill(before["pid"], signal.SIGCONT)
     assert "kill -CONT" not in circus("status").stdout

@@ -6,7 +6,11 @@ import os
 import signal
 from pathlib import Path
 
+import pytest
+
 from tests.e2e.conftest import Circus, await_that
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 
 
 def test_an_orderly_end_with_models_running_leaves_no_error_in_any_log(circus: Circus, models_file: Path) -> None:

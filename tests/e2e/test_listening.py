@@ -20,6 +20,8 @@ import pytest
 from tests.e2e.conftest import PATIENCE, Circus, await_that, write_models
 from tests.proxy.certificates import make_pair
 
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
+
 BODY = json.dumps({"model": "alpha", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 3})
 
 

@@ -112,7 +112,8 @@ def test_what_up_has_said_is_not_said_again_by_the_log(
 ) -> None:
     path = short_dir / "open.yaml"
     path.write_text(
-        f"proxy: {{host: 0.0.0.0, port: {free_port()}}}\nmodels: [{{name: a, model: sim/a, engine: simulator}}]\n"
+        f"proxy: {{host: 0.0.0.0, port: {free_port()}}}\n"
+        f"models: [{{name: a, model: sim/a, engine: simulator, port: {free_port()}}}]\n"
     )
     command = [PROGRAM, "up", str(path)]
     up = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=circus.environ, text=True)
@@ -134,11 +135,12 @@ def test_what_was_said_at_the_start_is_not_said_again_by_each_change(
 ) -> None:
     path = short_dir / "open.yaml"
     path.write_text(
-        f"proxy: {{host: 0.0.0.0, port: {free_port()}}}\nmodels: [{{name: a, model: sim/a, engine: simulator}}]\n"
+        f"proxy: {{host: 0.0.0.0, port: {free_port()}}}\n"
+        f"models: [{{name: a, model: sim/a, engine: simulator, port: {free_port()}}}]\n"
     )
     assert "everybody who reaches 0.0.0.0" in circus("up", str(path), "-d").stderr
     told = [
-        circus("add", "sim/b", "--engine", "simulator", "--yes", "--no-wait"),
+        circus("add", "sim/b", "--engine", "simulator", "--port", str(free_port()), "--yes", "--no-wait"),
         circus("remove", "b", "--yes", "--no-wait"),
         circus("reload", "--yes", "--no-wait"),
     ]

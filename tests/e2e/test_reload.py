@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import PATIENCE, PROGRAM, Circus, await_that
+from tests.e2e.conftest import PATIENCE, PROGRAM, Circus, await_that, with_ports
 from tests.e2e.traffic import Traffic
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
@@ -33,19 +34,22 @@ AFTER = """\
 """
 
 
-def write(path: Path, port: int, models: str) -> None:
-    path.write_text(f"proxy: {{host: 127.0.0.1, port: {port}}}\ndefaults: {{engine: simulator}}\nmodels:\n{models}")
+def write(path: Path, ports: Mapping[str, int], models: str) -> None:
+    path.write_text(
+        f"proxy: {{host: 127.0.0.1, port: {ports['proxy']}}}\n"
+        f"defaults: {{engine: simulator}}\nmodels:\n{with_ports(models, ports)}"
+    )
 
 
 def test_a_reload_touches_only_what_changed(circus: Circus, short_dir: Path, free_port: Callable[[], int]) -> None:
-    path, port = short_dir / "models.yaml", free_port()
-    write(path, port, BEFORE)
+    path, ports = short_dir / "models.yaml", defaultdict(free_port)
+    write(path, ports, BEFORE)
     circus("up", str(path), "-d", "--wait", "--timeout", "100")
     before = {model["name"]: model["pid"] for model in circus.status()["models"]}
     url = circus.status()["proxy"]["url"]
     with Traffic(url, "a", RATE) as on_a, Traffic(url, "b", RATE) as on_b:
         await_that(lambda: len(on_a.done) >= RATE and len(on_b.done) >= RATE)
-        write(path, port, AFTER)
+        write(path, ports, AFTER)
         shown = circus("reload", "--yes").stdout.splitlines()
         after = {model["name"]: model["pid"] for model in circus.status()["models"]}
         with Traffic(url, "wasp", RATE) as on_wasp, Traffic(url, "bee", RATE) as on_bee:
@@ -65,13 +69,13 @@ def test_a_reload_touches_only_what_changed(circus: Circus, short_dir: Path, fre
 
 
 def test_a_file_with_a_fault_changes_nothing(circus: Circus, short_dir: Path, free_port: Callable[[], int]) -> None:
-    path, port = short_dir / "models.yaml", free_port()
-    write(path, port, BEFORE)
+    path, ports = short_dir / "models.yaml", defaultdict(free_port)
+    write(path, ports, BEFORE)
     circus("up", str(path), "-d", "--wait", "--timeout", "100")
     before = {model["name"]: model["pid"] for model in circus.status()["models"]}
-    write(path, port, BEFORE.replace("name: d", "name: a"))
+    write(path, ports, BEFORE.replace("name: d", "name: a"))
     assert "models.yaml:7" in circus("reload", "--yes", code=2).stderr
-    write(path, port, AFTER)
+    write(path, ports, AFTER)
     assert "say --yes" in circus("reload", code=2).stderr
     document = json.loads(circus("reload", "--dry-run", "--json").stdout)
     assert document["removed"] == ["d"]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import Circus, await_that
+from tests.e2e.conftest import Circus, await_that, ports_in_a_row
 from tests.e2e.traffic import Traffic
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
@@ -27,7 +27,7 @@ def traffic(circus: Circus, short_dir: Path, free_port: Callable[[], int]) -> It
 proxy: {{host: 127.0.0.1, port: {free_port()}}}
 defaults: {{engine: simulator, drain_timeout: 20, stop_timeout: 5}}
 models:
-  - {{name: chat, model: sim/chat, replicas: 2}}
+  - {{name: chat, model: sim/chat, replicas: 2, port: {ports_in_a_row(free_port, 2)}}}
 """
     )
     circus("up", str(path), "-d", "--wait", "--timeout", "100")
@@ -51,6 +51,7 @@ def test_a_restart_costs_nobody_an_answer(circus: Circus, traffic: Traffic) -> N
 def test_a_killed_engine_takes_only_what_it_was_at(circus: Circus, traffic: Traffic) -> None:
     pid = circus.model("chat-1")["pid"]
     os.kill(pid, signal.SIGKILL)
+    await_that(lambda: not Path(f"/proc/{pid}").exists())  # until then what it listens on takes connections
     killed = time.monotonic()
     await_that(lambda: circus.model("chat-1")["pid"] not in {pid, None} and circus.model("chat-1")["state"] == "ready")
     number = len(traffic.done)

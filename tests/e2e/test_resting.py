@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 import requests
 
-from tests.e2e.conftest import Circus, await_that
+from tests.e2e.conftest import Circus, await_that, with_ports
 from tests.e2e.traffic import Traffic
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
@@ -18,7 +19,8 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 def start(circus: Circus, short_dir: Path, free_port: Callable[[], int], models: str) -> str:
     path = short_dir / "models.yaml"
     path.write_text(
-        f"proxy: {{host: 127.0.0.1, port: {free_port()}}}\ndefaults: {{engine: simulator}}\nmodels:\n{models}"
+        f"proxy: {{host: 127.0.0.1, port: {free_port()}}}\n"
+        f"defaults: {{engine: simulator}}\nmodels:\n{with_ports(models, defaultdict(free_port))}"
     )
     circus("up", str(path), "-d", "--wait", "--timeout", "100")
     url: str = circus.status()["proxy"]["url"]

@@ -10,6 +10,8 @@ import pytest
 
 from tests.e2e.conftest import Circus, await_that
 
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
+
 
 @pytest.mark.parametrize("options", [(), ("-d",)])
 def test_a_start_that_is_broken_off_leaves_nothing(circus: Circus, models_file: Path, options: tuple[str, ...]) -> None:
