@@ -125,7 +125,7 @@ def test_a_lock_conflict_is_tried_again(serve: Serve) -> None:
 
 def test_a_lock_that_stays_is_an_error_at_the_end_of_the_time(serve: Serve) -> None:
     circusd = serve(lambda message: [busy(message)])
-    with Client(circusd.endpoint, timeout=0.3) as client, pytest.raises(CircusError, match="already running"):
+    with Client(circusd.endpoint, timeout=2) as client, pytest.raises(CircusError, match="already running"):
         client.stop("model-a")
     assert len(circusd.asked) > 2
 
@@ -149,7 +149,7 @@ def test_nobody_there_is_known_at_once(short_dir: Path) -> None:
         pytest.raises(NotRunning, match="nobody answers"),
     ):
         client.status()
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < 15
 
 
 def test_a_socket_that_a_dead_circusd_left_is_known_at_once(serve: Serve, short_dir: Path) -> None:
@@ -158,7 +158,7 @@ def test_a_socket_that_a_dead_circusd_left_is_known_at_once(serve: Serve, short_
     begun = time.monotonic()
     with Client(f"ipc://{short_dir}/c.sock", timeout=30) as client, pytest.raises(NotRunning):
         client.status()
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < 15
 
 
 def test_a_circusd_that_is_too_busy_to_be_reached_is_there(short_dir: Path) -> None:
@@ -184,7 +184,7 @@ def test_silence_is_not_running_after_the_time(serve: Serve) -> None:
 
 def test_a_client_works_again_after_silence(serve: Serve) -> None:
     circusd = serve(lambda message: [ok(message, statuses={})] if len(circusd.asked) > 1 else [])
-    with Client(circusd.endpoint, timeout=0.5) as client:
+    with Client(circusd.endpoint, timeout=2) as client:
         with pytest.raises(NotRunning):
             client.status()
         assert client.status() == {}

@@ -128,7 +128,7 @@ def test_a_sigterm_while_circus_holds_its_lock_is_not_lost(instance: Instance, s
     pids = [daemon.pid_of("model-slow"), daemon.pid_of("model-b")]
     daemon.client.stop("model-slow")
     assert daemon.client.status()["model-slow"] == "stopping"
-    assert daemon.end(seconds=8) == 0
+    assert daemon.end() == 0
     assert all(map(is_gone, pids))
 
 
@@ -137,7 +137,7 @@ def test_a_restart_under_way_does_not_outlive_the_end(instance: Instance, start:
     daemon.wait_active("model-slow")
     daemon.wait_log("slow", "deaf")
     daemon.client.call("restart", name="model-slow")
-    assert daemon.end(seconds=8) == 0
+    assert daemon.end() == 0
     assert daemon.leftovers() == ()
 
 
@@ -157,7 +157,7 @@ def test_a_sigterm_at_any_moment_of_the_start_leaves_nothing(instance: Instance,
     daemon = start(make_plan(instance, make_model("a"), make_model("b", DEAF, stop_timeout=1.0)))
     with pytest.raises(subprocess.TimeoutExpired):
         daemon.process.wait(moment)  # the moment is what is tested; nothing to wait for happens before it
-    assert daemon.end(seconds=8) in {0, -signal.SIGTERM}  # the latter before the program had begun
+    assert daemon.end() in {0, -signal.SIGTERM}  # the latter before the program had begun
     assert daemon.leftovers() == ()
     assert lock_holder(instance) is None
 
@@ -334,7 +334,7 @@ def test_a_stopped_process_is_killed_after_its_grace(instance: Instance, start: 
     daemon = start(make_plan(instance, make_model("a", SLEEPER, stop_timeout=1.0)))
     pid = daemon.pid_of("model-a")
     os.kill(pid, signal.SIGSTOP)
-    assert daemon.end(seconds=8) == 0
+    assert daemon.end() == 0
     assert is_gone(pid)
 
 
