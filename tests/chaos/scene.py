@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from tests.chaos.cells import ORPHANS, Cell, Fault, Found, Situation, Target
+from tests.chaos.cells import LONG_LOAD, ORPHANS, Cell, Fault, Found, Situation, Target
 from tests.chaos.census import Census, orphans_of, words_of
 from tests.chaos.clients import Streams, answers, states
 from tests.e2e.conftest import Circus, await_that
@@ -63,7 +63,7 @@ models:
         await_that(lambda: answers(self.port, "alpha"))
         if loading:
             await_that(lambda: self._find(self._server("beta"), b"VLLM::EngineCore"))
-            assert states(self.port).get("beta") == "loading"
+            await_that(lambda: states(self.port).get("beta") == "loading", LONG_LOAD)
             return None
         await_that(lambda: answers(self.port, "beta"))
         if situation is Situation.IDLE:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tests.chaos.cells import Cell, Fault, Found, Situation, Target, every_cell, faults_of
@@ -43,4 +45,5 @@ def test_a_stopped_engine_that_stays_in_the_routes_fails() -> None:
 @pytest.mark.e2e
 @pytest.mark.parametrize("cell", [KILLED, Cell(Target.HEALTH, Fault.KILL, Situation.LOADING)], ids=str)
 def test_a_cell_holds(cell: Cell) -> None:
-    assert faults_of(cell, run_cell(cell, settle=0.0)) == []
+    wide = replace(cell, wide=True)
+    assert faults_of(wide, run_cell(wide, settle=0.0)) == []
