@@ -22,15 +22,16 @@ ODD_PORT = free_port()
 
 
 def config(port: int) -> dict[str, object]:
-    probe = {"interval": 0.3, "timeout": 1.0, "restart_after": 2.0}
+    often = {"interval": 0.3}
+    impatient = {**often, "timeout": 1.0, "restart_after": 2.0, "hang_after": 1.0}
     models: list[dict[str, object]] = [
-        {"name": "odd", "port": ODD_PORT, "probe": {**probe, "hang_after": 1.0}, "args": {"sim-faults": True}},
+        {"name": "odd", "port": ODD_PORT, "probe": impatient, "args": {"sim-faults": True}},
         {"name": "sleeper", "sleep": True, "idle": {"after": 600}},
     ]
     common = {"model": "sim/m", "gpus": []}
     return {
         "proxy": {"host": "127.0.0.1", "port": port},
-        "defaults": {"engine": "simulator", "probe": probe, "stop_timeout": 1.0, "drain_timeout": 60},
+        "defaults": {"engine": "simulator", "probe": often, "stop_timeout": 1.0, "drain_timeout": 60},
         "models": [{**common, **model} for model in models],
     }
 
