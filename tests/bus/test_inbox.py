@@ -32,7 +32,7 @@ def test_pushing_to_nobody_neither_blocks_nor_keeps(address: str, until: Until) 
         pusher = Pusher(address)
         started = time.monotonic()
         assert not any(pusher.push(worker(sequence)) for sequence in range(1000))
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 10
         heard: list[WorkerMessage] = []
         puller = Puller(address, heard.append)
         await until(lambda: pusher.push(worker(2000)))

@@ -221,7 +221,7 @@ def test_the_socket_is_its_owners_alone(address: str) -> None:
 def test_latest_gives_up_in_time_when_nobody_publishes(address: str) -> None:
     started = time.monotonic()
     assert latest(address, TOPIC_MODELS, ModelsMessage, 0.2) is None
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 10
 
 
 @pytest.fixture

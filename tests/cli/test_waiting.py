@@ -20,6 +20,7 @@ from vllm_circus.bus.messages import (
     WorkerState,
     encode,
 )
+from vllm_circus.bus.subscribe import latest
 from vllm_circus.cli.lastwords import proxy_words
 from vllm_circus.cli.waiting import (
     ProxyWatch,
@@ -164,6 +165,12 @@ def wait(instance: Instance, *, patience: float, timeout: float | None = 20.0) -
     return wait_for(instance, ["qwen"], judge_start, before={}, timeout=timeout, proxy=watch)
 
 
+def await_told(instance: Instance) -> None:
+    """Until both topics can be heard."""
+    assert latest(instance.health_bus, TOPIC_MODELS, ModelsMessage, 20) is not None
+    assert latest(instance.stats_bus, TOPIC_COUNTS, CountsMessage, 20) is not None
+
+
 def test_a_set_is_up_when_its_models_are_ready_and_a_worker_lives(instance: Instance, tell: Tell) -> None:
     tell(models(state(State.READY)))
     tell(counts(WORKER))
@@ -207,6 +214,7 @@ def test_ready_models_that_nobody_can_reach_are_no_success(instance: Instance, t
     complain(instance, datetime.now(UTC))
     tell(models(state(State.READY)))
     tell(counts())
+    await_told(instance)
     with pytest.raises(NotRunning) as caught:
         wait(instance, patience=2)  # time enough to hear what is told
     assert str(caught.value) == "nothing is served: no proxy worker stays alive: error: no keys; write one"

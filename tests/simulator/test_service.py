@@ -148,10 +148,10 @@ def test_a_client_that_goes_aborts_its_request(simulate: Simulate) -> None:
     with one.send("POST", "/v1/chat/completions", body, {"X-Request-Id": "gone"}) as connection:
         assert connection.recv(1)
     aborted = 'vllm:request_success_total{engine="0",finished_reason="abort"'
-    until(lambda: one.metric(aborted) == 1, patience=2)
+    until(lambda: one.metric(aborted) == 1)
     assert "Aborted request chatcmpl-gone." in one.out
     one.send("POST", "/v1/chat/completions", body | {"stream": False}).close()
-    until(lambda: one.metric(aborted) == 2, patience=2)
+    until(lambda: one.metric(aborted) == 2)
     assert one.metric("vllm:num_requests_running{") == 0
 
 

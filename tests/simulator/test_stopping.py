@@ -11,12 +11,12 @@ from .running import Simulate, left, read_all, take_apart, until
 SLOW = ("--sim-token-seconds", "0.02")
 
 
-def test_an_idle_server_ends_with_code_0_in_less_than_a_second(simulate: Simulate) -> None:
+def test_an_idle_server_ends_with_code_0_after_its_time(simulate: Simulate) -> None:
     one = simulate("--sim-exit-seconds", "0.4")
     begun = time.monotonic()
     one.process.terminate()
     assert one.wait() == 0
-    assert 0.4 <= time.monotonic() - begun < 3
+    assert 0.4 <= time.monotonic() - begun < 10
     assert not left(one)
     assert "[shutdown] API server: shutdown triggered" in one.out
     assert one.err.endswith("INFO:     Waiting for application shutdown.\nINFO:     Application shutdown complete.\n")
