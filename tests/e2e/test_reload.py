@@ -34,6 +34,12 @@ AFTER = """\
 """
 
 
+@pytest.fixture
+def ports(free_port: Callable[[], int]) -> Mapping[str, int]:
+    """A free port for each name that is asked for."""
+    return defaultdict(free_port)
+
+
 def write(path: Path, ports: Mapping[str, int], models: str) -> None:
     path.write_text(
         f"proxy: {{host: 127.0.0.1, port: {ports['proxy']}}}\n"
@@ -41,8 +47,8 @@ def write(path: Path, ports: Mapping[str, int], models: str) -> None:
     )
 
 
-def test_a_reload_touches_only_what_changed(circus: Circus, short_dir: Path, free_port: Callable[[], int]) -> None:
-    path, ports = short_dir / "models.yaml", defaultdict(free_port)
+def test_a_reload_touches_only_what_changed(circus: Circus, short_dir: Path, ports: Mapping[str, int]) -> None:
+    path = short_dir / "models.yaml"
     write(path, ports, BEFORE)
     circus("up", str(path), "-d", "--wait", "--timeout", "100")
     before = {model["name"]: model["pid"] for model in circus.status()["models"]}
@@ -68,8 +74,8 @@ def test_a_reload_touches_only_what_changed(circus: Circus, short_dir: Path, fre
     assert dict(on_bee.summary()) == {"status 404": len(on_bee.done)}
 
 
-def test_a_file_with_a_fault_changes_nothing(circus: Circus, short_dir: Path, free_port: Callable[[], int]) -> None:
-    path, ports = short_dir / "models.yaml", defaultdict(free_port)
+def test_a_file_with_a_fault_changes_nothing(circus: Circus, short_dir: Path, ports: Mapping[str, int]) -> None:
+    path = short_dir / "models.yaml"
     write(path, ports, BEFORE)
     circus("up", str(path), "-d", "--wait", "--timeout", "100")
     before = {model["name"]: model["pid"] for model in circus.status()["models"]}
