@@ -58,7 +58,7 @@ def test_a_set_is_started_operated_and_stopped(circus: Circus, models_file: Path
     assert all(plugin["alive"] for plugin in status["plugins"])
     assert ask(circus, "first").json()["model"] == "alpha"
     await_that(lambda: circus.model("alpha")["traffic"]["requests"] == 1)
-    assert "`vllm-circus start gamma` starts it" in circus("ps").stdout
+    await_that(lambda: "`vllm-circus start gamma` starts it" in circus("ps").stdout)
 
     assert circus("start", "gamma").returncode == 0
     assert ask(circus, "gamma").status_code == 200
@@ -110,7 +110,7 @@ def test_wait_says_which_model_does_not_come_up_and_why(circus: Circus, short_di
     assert "CUDA out of memory" in up.stderr
     assert "hint: see `vllm-circus logs beta`" in up.stderr
     assert circus.model("alpha")["state"] == "ready"
-    assert "CUDA out of memory" in circus("status").stdout
+    await_that(lambda: "CUDA out of memory" in circus("status").stdout)
 
 
 def test_wait_ends_when_time_is_up(circus: Circus, short_dir: Path, free_port: Port) -> None:
