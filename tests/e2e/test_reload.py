@@ -89,11 +89,11 @@ def test_a_file_with_a_fault_changes_nothing(circus: Circus, short_dir: Path, po
 
 
 def test_what_circusd_holds_stays_until_the_set_is_started_anew(
-    circus: Circus, short_dir: Path, free_port: Callable[[], int]
+    circus: Circus, short_dir: Path, ports: Mapping[str, int], free_port: Callable[[], int]
 ) -> None:
-    path, port, other = short_dir / "models.yaml", free_port(), free_port()
-    engine = f"  - {{name: a, model: sim/a, port: {free_port()}}}\n"
-    write(path, port, engine)
+    path, port, other = short_dir / "models.yaml", ports["proxy"], free_port()
+    engine = "  - {name: a, model: sim/a}\n"
+    write(path, ports, engine)
     circus("up", str(path), "-d", "--wait", "--timeout", "100")
     before, started_with = circus.status(), path.read_text()
     path.write_text(
@@ -109,7 +109,7 @@ def test_what_circusd_holds_stays_until_the_set_is_started_anew(
     assert circus("reload", "--yes").stdout.splitlines() == lines[1:]
     assert "proxy.port, proxy.workers, proxy.unix_socket, which only a new start" in circus("status").stdout
     assert {found["check"] for found in findings(circus) if found["verdict"] != "ok"} == {"plan"}
-    write(path, other, engine + f"  - {{name: b, model: sim/b, port: {port}}}\n")
+    write(path, {"proxy": other, "a": ports["a"], "b": port}, engine + "  - {name: b, model: sim/b}\n")
     assert f"port {port} is the running proxy's" in circus("reload", "--yes", code=2).stderr
 
     path.write_text(started_with)
@@ -124,7 +124,7 @@ def test_what_circusd_holds_stays_until_the_set_is_started_anew(
     assert circus("check", str(path)).returncode == 0
     assert "+ b: new" in circus("add", "sim/b", "--name", "b", "--port", str(free_port()), "--dry-run").stdout
 
-    write(path, other, engine)
+    write(path, {**ports, "proxy": other}, engine)
     circus("reload", "--yes")
     circus("down")
     circus("up", str(path), "-d", "--wait", "--timeout", "100")
