@@ -162,6 +162,32 @@ def test_what_was_sent_is_never_sent_to_another(start: Start, size: int) -> None
         assert sum(seen(first, second)) == 1
 
 
+@pytest.mark.parametrize("others", [1, 0])
+def test_what_a_dying_engine_did_not_read_on_a_kept_connection_another_may_have(start: Start, others: int) -> None:
+    """The reset says that it was not read, and nobody is there any more who could: so it is nowhere else."""
+    with engines(1 + others) as (first, *rest):
+
+        def script(backend: Backend, peer: Peer) -> None:
+            backend.read_request(peer)
+            peer.send(ok(b"first"))
+            peer.sock.recv(1, socket.MSG_PEEK)  # the next one has come, and is not read
+            backend.listener.shutdown(socket.SHUT_RDWR)
+            backend.listener.close()
+            peer.reset()
+
+        first.plays(script)
+        worker = start(*replicas(first.port, *(engine.port for engine in rest)))
+        assert b"first" in {worker.chat(ASK).body for _ in range(1 + others)}
+        answers = [worker.chat(ASK) for _ in range(1 + others)]
+        if others:
+            assert [(answer.status, answer.body) for answer in answers] == [(200, b"1")] * 2
+            assert seen(*rest) == [3]
+        else:
+            (answer,) = answers
+            assert (answer.status, answer.get(b"x-vllm-circus-error")) == (503, b"model_not_ready")
+            assert answer.get(b"retry-after") == b"1"
+
+
 def read_head(peer: Peer) -> Message:
     """The head of a request whose body does not come whole."""
     return Message(peer.read_until(b"\r\n\r\n"), [], b"", b"")

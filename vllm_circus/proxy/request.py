@@ -305,9 +305,10 @@ class Request(Incoming):
             self._send(upstream, backend)
 
     def not_connected(self, refusal: Refused | None = None) -> None:
-        """The backend was not reached: nothing of the request has gone anywhere, so another replica may have it.
+        """The backend was not reached: nobody has read anything of the request, so another replica may have it.
 
-        With a refusal it was not even tried, and none is to be.
+        That is so as well where it was sent on a kept connection, which was reset before the engine read it (see
+        `lost`). With a refusal it was not even tried, and none is to be.
         """
         self._give_up = None
         backend, group = self._backend, self._group
@@ -318,7 +319,7 @@ class Request(Incoming):
             self.fail(refusal)
             return
         error = not_ready(backend.name if group is None else group.name, "is not reachable", "", 1)
-        if group is None or self.retried:
+        if group is None:
             self.fail(error)
             return
         self._unplace(backend)
