@@ -47,7 +47,8 @@ def _placed(cores: Cores) -> str:
         load = f"load and mock engine on {cores.load}"
     second = cores.proxies[1]
     if second in (cores.load, cores.engine):
-        return f"the proxy on {cores.proxy}, {load}; a second worker shares core {second} with these"
+        shared = f"a second worker shares core {second} with these, unless each has a part of one core's time"
+        return f"the proxy on {cores.proxy}, {load}; {shared}"
     text = f"the proxy on {cores.proxy}, further workers on {', '.join(map(str, cores.proxies[1:]))}, {load}"
     return f"{text}; for several workers {len(cores.helpers)} more of each" if cores.helpers else text
 

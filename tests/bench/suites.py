@@ -40,7 +40,7 @@ MODELS = Scenario("models", "models", clients=32)
 MODELS_SHARED = Scenario("models-shared", "many clients in turn", clients=1000, at_once=32)
 MODELS_SPREAD = Scenario("models-spread", "models in turn", clients=32, spread=True)
 
-#: Of a core's time, for each worker: three of them, and load and engine keep up.
+#: Of a core's time, for each worker: load and engine keep up with two of them.
 _RATION = 0.25
 #: Open files that are not connections of the crowd.
 _SPARE_FILES = 512
@@ -223,8 +223,8 @@ def _workers() -> Suite:
 
 def _rationed() -> Suite:
     """Where load and engine take the core that a second worker needs, this is what shows how workers scale."""
-    title = f"Workers that share a socket, each with {_RATION:.0%} of one core's time"
-    proxies, rows = _by_workers((1, 2, 3)), _worker_rows(RATIONED)
+    title = f"Workers that share a socket and one core, each with {_RATION:.0%} of its time"
+    proxies, rows = _by_workers((1, 2)), _worker_rows(RATIONED)
     return Suite("workers-rationed", title, proxies, (RATIONED,), rows, base=f"{CIRCUS} x1", ration=_RATION)
 
 

@@ -144,7 +144,7 @@ def test_a_worker_with_a_part_of_a_core_has_a_group_of_its_own_meanwhile() -> No
             group = groups / f"vllm-circus-bench-{worker.pid}"
             assert group.name in place.read_text()
             names = [name for name in ("cpu.max", "cpu.cfs_quota_us") if (group / name).exists()]
-            assert [(group / name).read_text().split()[0] for name in names] == ["2500"]
+            assert [(group / name).read_text().split()[0] for name in names] == ["25000"]
         assert group.name not in place.read_text()
         assert not group.exists()
         with pytest.raises(BenchError, match="does not limit"), rationed(groups / "absent", [worker.pid], 0.25):
