@@ -42,20 +42,32 @@ def rationed(groups: Path, pids: Sequence[int], share: float) -> Iterator[None]:
 @contextmanager
 def _group_of(groups: Path, pid: int, quota: int) -> Iterator[None]:
     group = groups / f"vllm-circus-bench-{pid}"
-    try:
+    with _telling(pid):
         group.mkdir(exist_ok=True)
-        if (group / "cpu.max").exists():
-            (group / "cpu.max").write_text(f"{quota} {_PERIOD}")
-        else:
-            (group / "cpu.cfs_period_us").write_text(str(_PERIOD))
-            (group / "cpu.cfs_quota_us").write_text(str(quota))
-        (group / "cgroup.procs").write_text(str(pid))
-    except OSError as error:
-        raise BenchError(f"the kernel does not limit the time of process {pid}: {error}") from None
     try:
+        with _telling(pid):
+            _enter(group, pid, quota)
         yield
     finally:
-        _leave(groups, group)
+        with _telling(pid):
+            _leave(groups, group)
+
+
+@contextmanager
+def _telling(pid: int) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise BenchError(f"the kernel does not limit the time of process {pid}: {error}") from None
+
+
+def _enter(group: Path, pid: int, quota: int) -> None:
+    if (group / "cpu.max").exists():
+        (group / "cpu.max").write_text(f"{quota} {_PERIOD}")
+    else:
+        (group / "cpu.cfs_period_us").write_text(str(_PERIOD))
+        (group / "cpu.cfs_quota_us").write_text(str(quota))
+    (group / "cgroup.procs").write_text(str(pid))
 
 
 def _leave(groups: Path, group: Path) -> None:

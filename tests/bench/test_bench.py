@@ -149,6 +149,9 @@ def test_a_worker_with_a_part_of_a_core_has_a_group_of_its_own_meanwhile() -> No
         assert not group.exists()
         with pytest.raises(BenchError, match="does not limit"), rationed(groups / "absent", [worker.pid], 0.25):
             pass
+    with pytest.raises(BenchError, match="No such process"), rationed(groups, [worker.pid], 0.25):
+        pass
+    assert not group.exists()
 
 
 def test_one_engine_alone_has_no_further_loads(tmp_path: Path) -> None:

@@ -159,6 +159,17 @@ def test_what_only_a_new_start_applies_is_told_as_that(running: Scene) -> None:
     assert "`vllm-circus reload` applies it; only `vllm-circus down`" in fix
 
 
+def test_a_reload_is_not_advised_that_would_be_refused(running: Scene) -> None:
+    old = running.running
+    assert old is not None
+    first = old.models[0]
+    engine = replace(first, endpoint=replace(first.endpoint, port=old.proxy.port))
+    moved = replace(old, proxy=replace(old.proxy, port=old.proxy.port + 1), models=(engine, *old.models[1:]))
+    found = judge_difference(running, old, moved)
+    assert found.what.endswith(f"{first.name} is to have the port of the running proxy")
+    assert found.fix == f"`vllm-circus down`, then {running.start}"
+
+
 def test_a_models_file_that_is_gone_is_told(running: Scene) -> None:
     assert running.running is not None
     (found,) = check_plan(replace(running, running=replace(running.running, source="/gone/models.yaml")))

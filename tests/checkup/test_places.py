@@ -85,7 +85,7 @@ def test_each_folder_that_cannot_be_written_is_told_with_its_fix(instance: Insta
     ]
     assert [found.fix for found in told] == [
         f"`sudo chown {other} {instance.state_dir}`",
-        f"`sudo install -d -o {other} {instance.log_dir}`",
+        f"`sudo install -d -m 700 -o {other} {instance.log_dir}`",
     ]
 
 

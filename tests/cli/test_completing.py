@@ -145,6 +145,13 @@ EVERYTHING = "\x1b*"
 
 
 def test_bash_completes_files_names_and_folders(typed: Type, saved: Path) -> None:
+    (saved / "night").mkdir()
+    assert typed("vllm-circus up nig\t") == "up][night"
+    (saved / "night run").touch()
+    given = typed(f"vllm-circus up nig{EVERYTHING}").split("][")
+    assert sorted(given) == ["night", "night", "night run", "up"]  # bash finds files in any order
+    (saved / "night run").unlink()
+    (saved / "night").rmdir()
     (saved / "nightly run.yaml").touch()
     (saved / "halls").mkdir()
     assert typed("vllm-circus check models.ya\t") == "check][models.yaml"

@@ -255,6 +255,9 @@ def test_words_are_what_a_shell_makes_of_them(words: list[str]) -> None:
         "#!/bin/sh\n# the large one\nexport A=b\nexec vllm serve \\\n  acme/one\n",
         "vllm serve acme/one --hf-overrides '{\"a\": 1}'\n",
         "python -m vllm.entrypoints.openai.api_server --model acme/one\n",
+        "[ann@gpu ~]$ vllm serve acme/one --port 9000\n",
+        "[ -d /data ] || exit 1\nvllm serve acme/one\n",
+        "vllm serve acme/one --hf-overrides '{\"a\": 1}' \\\n  --port 9000\n",
         "docker run --gpus all -e A=b \\\n  vllm/vllm-openai:latest --model acme/one\n",
     ],
 )
@@ -277,3 +280,19 @@ def test_a_models_file_that_speaks_of_a_command_is_none(text: str) -> None:
     imported = read_foreign(text.encode(), "a.yaml")
     ((_, document),) = imported.configurations.items()
     assert document["models"][0]["model"] == "acme/two"
+
+
+@pytest.mark.parametrize("text", ["models:\n  # vllm serve acme/one\n  - {name: [\n", "echo vllm serve | cat\n"])
+def test_what_cannot_be_read_is_refused_by_the_name_of_its_file(text: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        read_foreign(text.encode(), "start.sh")
+    assert str(refused.value.faults[0]).startswith("start.sh:")
+
+
+def test_paths_that_count_from_elsewhere_now_are_told() -> None:
+    imported = read_command_line("vllm serve ./one --lora-modules law=../law tax=/srv/tax")
+    more = "counted from where the command ran, and counts from the models file now: write the whole path"
+    assert [note for note in imported.notes if "counted from where" in note] == [
+        f"models[0].model: './one' {more}",
+        f"models[0].lora[0].path: '../law' {more}",
+    ]

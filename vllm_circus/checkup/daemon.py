@@ -17,6 +17,7 @@ from vllm_circus.checkup.findings import Found, fault, note, ok, warning
 from vllm_circus.checkup.scene import CIRCUSD_LIMIT, Scene
 from vllm_circus.paths import Instance
 from vllm_circus.plan.difference import Difference, compare
+from vllm_circus.plan.held import on_held_port
 from vllm_circus.plan.types import Plan
 from vllm_circus.render.ini import declared_names
 from vllm_circus.supervise.lock import find_fallen, lock_holder
@@ -202,6 +203,11 @@ def judge_difference(scene: Scene, running: Plan, planned: Plan) -> Found:
     file = "" if planned.source == running.source else f" {shlex.quote(planned.source)}"
     anew = f"{scene.words('down')}, then {scene.start}"
     reload = f"{scene.words(f'reload{file} --dry-run')} shows it, {scene.words(f'reload{file}')} applies it"
+    if taken := on_held_port(running, planned):
+        return note(
+            f"the models file and the running set differ: {what}; {taken} is to have the port of the running proxy",
+            anew,
+        )
     if difference.fixed:
         held = f"only {anew} apply {', '.join(difference.fixed)}"
         reload = f"{reload}; {held}" if difference.applies else held

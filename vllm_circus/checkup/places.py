@@ -72,7 +72,7 @@ def _for_writing(place: Path, folders: list[Path], user: int, owner: int) -> str
         return f"`chmod u+rwx {place}`"
     if folders == [place]:
         return f"`sudo chown {user} {place}`"
-    return f"`sudo install -d -o {user} {' '.join(map(str, folders))}`"  # the place itself may be anybody's
+    return f"`sudo install -d -m 700 -o {user} {' '.join(map(str, folders))}`"  # the place itself may be anybody's
 
 
 def _may_write(place: Path) -> bool:

@@ -10,13 +10,13 @@ from click.shell_completion import BashComplete
 
 _SCRIPT = """\
 %(complete_func)s() {
-    local IFS=$'\\n' response completion type value more=
+    local IFS=$'\\n' response completion type value more= is_folder=
     response=$(env COMP_WORDS="${COMP_WORDS[*]}" COMP_CWORD=$COMP_CWORD %(complete_var)s=bash_complete "$1")
 
     for completion in $response; do
         IFS=',' read -r type value <<< "$completion"
         case $type in
-            plain) COMPREPLY+=("$value") ;;
+            plain) COMPREPLY+=("$value"); [[ -d $value ]] && is_folder=1 ;;
             file) more=-f; compopt -o default ;;
             dir) more=-d; compopt -o dirnames ;;
         esac
@@ -24,8 +24,12 @@ _SCRIPT = """\
 
     # Where names match, the shell looks for no files by itself.
     if [[ $more && ${#COMPREPLY[@]} -gt 0 ]]; then
-        compopt -o filenames
-        mapfile -t -O "${#COMPREPLY[@]}" COMPREPLY < <(compgen "$more" -- "$2")
+        # As names of files all are quoted, and folders get a slash: a name of ours that is a folder's as well must not.
+        [[ $is_folder ]] || compopt -o filenames
+        while read -r value; do
+            [[ $is_folder ]] && printf -v value %%q "$value"
+            COMPREPLY+=("$value")
+        done < <(compgen "$more" -- "$2")
     fi
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -257,6 +258,8 @@ def changed_since(instance: Instance, outline: Outline) -> str:
         return ""
     apply = f"`{words(instance, 'reload')}` applies it"
     try:
+        if not stat.S_ISREG(source.stat().st_mode):
+            return gone_words(source)
         if read.differs(source):
             return f"{source.name} has changed since it was last read; {apply}"
     except FileNotFoundError:

@@ -155,7 +155,7 @@ def save_configuration(instance: Instance, name: str, file: str | None, *, repla
 
 @config.command("import")
 @click.argument("file", shell_complete=files)
-@click.option("--name", metavar="NAME", help="What it is called here; by default as the file.")
+@click.option("--name", metavar="NAME", help="What it is called here; by default as the file, or as a command's model.")
 @shelves.replace_option
 @click.option("--dry-run", is_flag=True, help="Only show what would be taken over, and what not.")
 @instance_option

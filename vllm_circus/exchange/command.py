@@ -7,11 +7,13 @@ where clients reached the server they reach the proxy, so that its host, port an
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import PurePath
 from typing import Any
 
-from vllm_circus.config.places import show_value
+from vllm_circus.config.places import harmless, show_value
+from vllm_circus.errors import ConfigError
 from vllm_circus.exchange.container import split_container
 from vllm_circus.exchange.entries import model_fields, ordered
 from vllm_circus.exchange.fitting import fit_names, fit_shares, fit_sizes
@@ -23,7 +25,7 @@ from vllm_circus.plan.environment import is_secret
 
 _SOURCE = "command line"
 _LONGEST = 1 << 16
-_EXAMPLE = "paste a command such as: vllm serve Qwen/Qwen3-8B --max-model-len 8192"
+_EXAMPLE = "it should be a command such as: vllm serve Qwen/Qwen3-8B --max-model-len 8192"
 #: What shells put before a command: `$ `, `(venv) me@box:~/llm$ `, `root@box:~# `, and `> ` where one goes on.
 _PROMPT = re.compile(
     r"^[ \t]*(?:\([^()\s]{1,80}\)[ \t]*)?(?:[$%>\u276f]|[^\s'\"=]{1,80}@[^\s'\"=]{1,80}[^'\"=\n]{0,80}?[$#%])[ \t]+",
@@ -40,12 +42,19 @@ _MODULES = {
 _BARE = re.compile(r"(enable|disable|no|enforce|trust)-.*")
 
 
-def read_command_line(text: str) -> Imported:
-    """What a command line that starts vLLM says, as a configuration with one model.
+def read_command_line(text: str, source: str = "command line") -> Imported:
+    """What a command line that starts vLLM says, as a configuration with one model; `source` is what errors name.
 
     Raises:
         ConfigError: it is no such command, or names no model.
     """
+    try:
+        return _read(text)
+    except ConfigError as error:
+        raise ConfigError(tuple(replace(fault, file=harmless(source)) for fault in error.faults)) from None
+
+
+def _read(text: str) -> Imported:
     account = Account()
     taken = Taken()
     words = _find(split_commands(_cleaned(text), _SOURCE), account, taken)
@@ -59,6 +68,7 @@ def read_command_line(text: str) -> Imported:
     fit_names([entry], [taken.names or [taken.model]], account)
     fit_sizes(entry, "models[0]", account)
     fit_shares([entry])
+    _tell_of_relative(entry, account)
     document = {"proxy": proxy, "models": [ordered(entry)]} if proxy else {"models": [ordered(entry)]}
     found = {entry["name"]: document}
     return Imported(found, losses=tuple(account.losses), notes=tuple(account.notes))
@@ -150,6 +160,16 @@ def _model_and_options(words: list[str], account: Account) -> tuple[str, dict[st
         if flag not in SEVERAL and len(values) >= (1 if _BARE.fullmatch(flag) else 2):
             return values.pop(), options
     return "", options
+
+
+def _tell_of_relative(entry: Mapping[str, Any], account: Account) -> None:
+    """Paths that only the folder has which the command ran in; from here on they count from the models file."""
+    paths = {"model": str(entry["model"])}
+    paths |= {f"lora[{at}].path": str(one["path"]) for at, one in enumerate(entry.get("lora", ()))}
+    for where, path in paths.items():
+        if path.startswith(("./", "../")) or path in {".", ".."}:
+            what = f"{show_value(path)} counted from where the command ran, and counts from the models file now"
+            account.note(f"models[0].{where}", f"{what}: write the whole path")
 
 
 def _proxy(taken: Taken, account: Account) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import PurePath
 from typing import Any
 
+from vllm_circus.errors import ConfigError
 from vllm_circus.exchange import ours, vllmcli
 from vllm_circus.exchange.command import read_command_line
 from vllm_circus.exchange.found import Account, Imported, refuse
@@ -26,8 +27,9 @@ _KNOWN = (
     "configuration of its proxy, user_profiles.json, shortcuts.json or config.yaml"
 )
 _STARTS_VLLM = re.compile(r"\bvllm\s+serve\b|\bvllm\.entrypoints\.|\bvllm/vllm-")
-#: How the first line of a YAML or JSON mapping begins: `key:`, `{`, `[`, `---`, `%YAML`.
-_BEGINS_FILE = re.compile(r"\s*(?:[\w.\"'-]+\s*:(?:\s|$)|[{\[%]|---)")
+_COMMENT = re.compile(r"^\s*#.*$", re.MULTILINE)
+#: What only a models file has; a command in it is somebody's note.
+_OWN_PART = re.compile(r"^[{\s]*[\"']?(?:models|proxy|defaults|profiles)[\"']?\s*:", re.MULTILINE)
 
 
 def read_foreign(data: bytes, source: str) -> Imported:
@@ -37,9 +39,15 @@ def read_foreign(data: bytes, source: str) -> Imported:
         ConfigError: it is none of the files that are known, or cannot be read as one; names the file and every fault.
     """
     text = decode_text(data, source)
-    if _is_command(text):
-        return read_command_line(text)
-    document = parse_text(text, source)
+    starts_vllm = bool(_STARTS_VLLM.search(_COMMENT.sub("", text))) and not _OWN_PART.search(text)
+    try:
+        document = parse_text(text, source)
+    except ConfigError:
+        if starts_vllm:
+            return read_command_line(text, source)
+        raise
+    if starts_vllm and _is_command(document):
+        return read_command_line(text, source)
     if not isinstance(document, dict):
         raise refuse(source, "this is no mapping", f"it should be {_KNOWN}")
     name = usable_name(PurePath(source).stem, fallback="imported")
@@ -47,10 +55,9 @@ def read_foreign(data: bytes, source: str) -> Imported:
     return own if own is not None else _read_vllm_cli(document, name, source)
 
 
-def _is_command(text: str) -> bool:
-    """Whether it is what one types to start vLLM. It may pass for YAML, since a word of it may hold a colon."""
-    lines = (line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#"))
-    return bool(_STARTS_VLLM.search(text)) and not _BEGINS_FILE.match(next(lines, ""))
+def _is_command(document: object) -> bool:
+    """Whether what YAML makes of a text that starts vLLM is no file: words, or a mapping where a word holds a colon."""
+    return not isinstance(document, dict) or bool(_STARTS_VLLM.search(str(next(iter(document), ""))))
 
 
 def _read_vllm_cli(document: Mapping[str, Any], name: str, source: str) -> Imported:

@@ -335,6 +335,7 @@ class Request(Incoming):
     def _unplace(self, backend: Backend, status: int = 503) -> None:
         """It is with that backend no longer; the status says what that one has shown (see Group.done)."""
         self._backend = None
+        self._deadline = inf  # which was that backend's
         if backend.counter is not None:
             backend.counter.in_flight -= 1
         if self._group is not None and self._group.is_watched:
