@@ -45,9 +45,13 @@ class Circus:
         rest = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
         return {**rest, **self.environ_too, "VLLM_CIRCUS_HOME": str(self.home)}
 
+    def _command(self, *arguments: str) -> list[str]:
+        """With the instance's name, which the demo alone does not take: it has one of its own."""
+        return [PROGRAM, *(() if arguments[0] == "demo" else ("--instance", self.name)), *arguments]
+
     def __call__(self, *arguments: str, code: int = 0, within: float = PATIENCE) -> subprocess.CompletedProcess[str]:
         """Run a command to its end and check its exit code."""
-        command = [PROGRAM, "--instance", self.name, *arguments]
+        command = self._command(*arguments)
         done = subprocess.run(command, capture_output=True, text=True, env=self.environ, timeout=within, check=False)
         assert done.returncode == code, f"{command}: {done.returncode}\n{done.stdout}\n{done.stderr}\n{self.tails()}"
         assert "Traceback" not in done.stderr
@@ -55,7 +59,7 @@ class Circus:
 
     def begin(self, *arguments: str) -> subprocess.Popen[str]:
         """Run a command that goes on."""
-        command = [PROGRAM, "--instance", self.name, *arguments]
+        command = self._command(*arguments)
         child = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=self.environ, start_new_session=True
         )

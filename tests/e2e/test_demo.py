@@ -39,8 +39,8 @@ def test_the_demo_asks_every_name_streams_shows_the_status_and_leaves_nothing(de
 def test_a_demo_that_is_interrupted_says_that_it_stops(demo: Circus) -> None:
     child = demo.begin("demo")
     assert child.stderr is not None
-    while "circusd runs as process" not in child.stderr.readline():
-        pass
+    while "circusd runs as process" not in (line := child.stderr.readline()):
+        assert line, "it has ended"
     child.send_signal(signal.SIGINT)
     said = child.stderr.read()
     assert child.wait(PATIENCE) == 130
