@@ -144,7 +144,9 @@ def start_worker(plan: Plan, environ: dict[str, str] | None = None, nofile: int 
 
 
 def wait_until_serving(worker: Worker) -> None:
-    assert until(lambda: b"serves" in worker.log.read_bytes() or worker.process.poll() is not None)
+    """As long as an interpreter may take to begin, beside others that begin."""
+    begun = until(lambda: b"serves" in worker.log.read_bytes() or worker.process.poll() is not None, 60)
+    assert begun, worker.log.read_text()
     assert worker.process.poll() is None, worker.log.read_text()
 
 
