@@ -248,6 +248,12 @@ def test_words_are_what_a_shell_makes_of_them(words: list[str]) -> None:
     assert not any(word.filled for word in command.words)
 
 
+def model_in(text: str, source: str) -> object:
+    """The model of the one configuration that a file is read as."""
+    ((_, document),) = read_foreign(text.encode(), source).configurations.items()
+    return document["models"][0]["model"]
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -262,9 +268,7 @@ def test_words_are_what_a_shell_makes_of_them(words: list[str]) -> None:
     ],
 )
 def test_a_file_with_a_command_line_is_read_as_one(text: str) -> None:
-    imported = read_foreign(text.encode(), "start.sh")
-    ((_, document),) = imported.configurations.items()
-    assert document["models"][0]["model"] == "acme/one"
+    assert model_in(text, "start.sh") == "acme/one"
 
 
 @pytest.mark.parametrize(
@@ -277,9 +281,7 @@ def test_a_file_with_a_command_line_is_read_as_one(text: str) -> None:
     ],
 )
 def test_a_models_file_that_speaks_of_a_command_is_none(text: str) -> None:
-    imported = read_foreign(text.encode(), "a.yaml")
-    ((_, document),) = imported.configurations.items()
-    assert document["models"][0]["model"] == "acme/two"
+    assert model_in(text, "a.yaml") == "acme/two"
 
 
 @pytest.mark.parametrize("text", ["models:\n  # vllm serve acme/one\n  - {name: [\n", "echo vllm serve | cat\n"])

@@ -199,19 +199,16 @@ def judge_difference(scene: Scene, running: Plan, planned: Plan) -> Found:
     difference = compare(running, planned)
     if difference.empty:
         return ok("the running set goes by the models file as it is now")
-    what = ", ".join(_changes(difference))
+    what = f"the models file and the running set differ: {', '.join(_changes(difference))}"
     file = "" if planned.source == running.source else f" {shlex.quote(planned.source)}"
     anew = f"{scene.words('down')}, then {scene.start}"
     reload = f"{scene.words(f'reload{file} --dry-run')} shows it, {scene.words(f'reload{file}')} applies it"
     if taken := on_held_port(running, planned):
-        return note(
-            f"the models file and the running set differ: {what}; {taken} is to have the port of the running proxy",
-            anew,
-        )
+        return note(f"{what}; {taken} is to have the port of the running proxy", anew)
     if difference.fixed:
         held = f"only {anew} apply {', '.join(difference.fixed)}"
         reload = f"{reload}; {held}" if difference.applies else held
-    return note(f"the models file and the running set differ: {what}", reload)
+    return note(what, reload)
 
 
 def _changes(difference: Difference) -> Iterator[str]:

@@ -32,6 +32,8 @@ _PROMPT = re.compile(
     re.MULTILINE,
 )
 _COMMENT = re.compile(r"^[ \t]*#.*$", re.MULTILINE)
+#: What starts vLLM's server, wherever it stands among wrappers, variables and other commands.
+_STARTS_VLLM = re.compile(r"\bvllm\s+serve\b|\bvllm\.entrypoints\.|\bvllm/vllm-")
 _ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
 _WRAPPERS = frozenset({"nohup", "exec", "time", "sudo", "env", "export", "setsid", "uv", "uvx", "run"})
 _MODULES = {
@@ -42,7 +44,12 @@ _MODULES = {
 _BARE = re.compile(r"(enable|disable|no|enforce|trust)-.*")
 
 
-def read_command_line(text: str, source: str = "command line") -> Imported:
+def starts_vllm(text: str) -> bool:
+    """Whether a command in it, and no comment, seems to start vLLM's server."""
+    return bool(_STARTS_VLLM.search(_COMMENT.sub("", text)))
+
+
+def read_command_line(text: str, source: str = _SOURCE) -> Imported:
     """What a command line that starts vLLM says, as a configuration with one model; `source` is what errors name.
 
     Raises:

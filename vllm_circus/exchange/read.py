@@ -14,7 +14,7 @@ from typing import Any
 
 from vllm_circus.errors import ConfigError
 from vllm_circus.exchange import ours, vllmcli
-from vllm_circus.exchange.command import read_command_line
+from vllm_circus.exchange.command import read_command_line, starts_vllm
 from vllm_circus.exchange.found import Account, Imported, refuse
 from vllm_circus.exchange.names import usable_name
 from vllm_circus.exchange.text import decode_text, parse_text
@@ -26,8 +26,6 @@ _KNOWN = (
     "a models file, a profile, a shortcut or an export of this program, a `vllm serve` command, or vllm-cli's: a "
     "configuration of its proxy, user_profiles.json, shortcuts.json or config.yaml"
 )
-_STARTS_VLLM = re.compile(r"\bvllm\s+serve\b|\bvllm\.entrypoints\.|\bvllm/vllm-")
-_COMMENT = re.compile(r"^\s*#.*$", re.MULTILINE)
 #: What only a models file has; a command in it is somebody's note.
 _OWN_PART = re.compile(r"^[{\s]*[\"']?(?:models|proxy|defaults|profiles)[\"']?\s*:", re.MULTILINE)
 
@@ -39,14 +37,14 @@ def read_foreign(data: bytes, source: str) -> Imported:
         ConfigError: it is none of the files that are known, or cannot be read as one; names the file and every fault.
     """
     text = decode_text(data, source)
-    starts_vllm = bool(_STARTS_VLLM.search(_COMMENT.sub("", text))) and not _OWN_PART.search(text)
+    may_start = starts_vllm(text) and not _OWN_PART.search(text)
     try:
         document = parse_text(text, source)
     except ConfigError:
-        if starts_vllm:
-            return read_command_line(text, source)
-        raise
-    if starts_vllm and _is_command(document):
+        if not may_start:
+            raise
+        document = None
+    if may_start and _is_command(document):
         return read_command_line(text, source)
     if not isinstance(document, dict):
         raise refuse(source, "this is no mapping", f"it should be {_KNOWN}")
@@ -57,7 +55,7 @@ def read_foreign(data: bytes, source: str) -> Imported:
 
 def _is_command(document: object) -> bool:
     """Whether what YAML makes of a text that starts vLLM is no file: words, or a mapping where a word holds a colon."""
-    return not isinstance(document, dict) or bool(_STARTS_VLLM.search(str(next(iter(document), ""))))
+    return not isinstance(document, dict) or starts_vllm(str(next(iter(document), "")))
 
 
 def _read_vllm_cli(document: Mapping[str, Any], name: str, source: str) -> Imported:
