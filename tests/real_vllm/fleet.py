@@ -29,6 +29,7 @@ ENGINE_ENV = {
     "VLLM_NO_USAGE_STATS": "1",
     "DO_NOT_TRACK": "1",
     "TORCH_COMPILE_DISABLE": "1",  # else the first request for logprobs compiles for half a minute
+    "PYTHONPATH": str(Path(__file__).with_name("engine_path")),  # else one that makes tokens stops all others
 }
 LOAD_LIMIT = 300.0
 MODEL_A, ALIAS_A, LORA_A, MODEL_B = "tiny-a", "org/Tiny-A", "tiny-a-lora", "tiny-b"

@@ -156,7 +156,7 @@ def test_a_kept_response_is_found_again(pair: Pair, stream: bool) -> None:
 
 
 def test_a_response_in_the_background_is_cancelled(pair: Pair) -> None:
-    make = kept(background=True, max_output_tokens=ROOM_A - 100)
+    make = kept(background=True, max_output_tokens=ROOM_A - 100, extra_body={"ignore_eos": True})
 
     def question(side: Side) -> list[object]:
         made = make(side)

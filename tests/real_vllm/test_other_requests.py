@@ -171,8 +171,7 @@ def metric(pair: Pair, name: str) -> float:
     return sum(map(float, re.findall(rf"^{name}\{{.*\}} (\S+)$", text, re.MULTILINE)))
 
 
-#: An answer that takes most of a minute and does not end by itself: on a busy machine an engine's server may see for
-#: seconds neither what its core has made nor that a client has left.
+#: An answer that takes half a minute and does not end by itself.
 MANY = ROOM_A - 100
 ENDLESS = {"max_tokens": MANY, "extra_body": {"ignore_eos": True}}
 
