@@ -158,6 +158,20 @@ def test_reload_shows_what_it_would_do_and_asks(screen: Screen, running: Set) ->
     await_that(lambda: "other" in running.served())
 
 
+def test_a_models_file_that_has_gone_is_asked_back(screen: Screen, running: Set) -> None:
+    file = running.home / "models.yaml"
+    aside = file.rename(file.with_suffix(".aside"))
+    try:
+        choose(screen, "The running proxy", "Reload")
+        screen.answer_pause("hint: put it back")
+        choose(screen, "The running proxy", "Manage models")
+        choose(screen, "Manage models", "Add a model")
+        screen.answer_pause("hint: put it back")
+        screen.await_question("Manage models")
+    finally:
+        aside.rename(file)
+
+
 def test_back_to_main_menu_leaves_the_proxy_running_also_after_the_program_has_ended(running: Set) -> None:
     with running.menu() as screen:
         screen.answer("Main menu", ENTER)

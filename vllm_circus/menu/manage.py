@@ -199,9 +199,9 @@ def _remove(context: Context, instance: Instance, name: str) -> None:
 
 
 def _add(context: Context, instance: Instance) -> None:
-    """Ask for a model as the wizard does, and add it to the set and its file. Raises Back."""
+    """Ask for a model as the wizard does, and add it to the set and its file. Raises Back, and FileGone."""
     from vllm_circus.cli.change import adding
-    from vllm_circus.cli.common import config_file, need_outline
+    from vllm_circus.cli.common import meant_file, need_outline
     from vllm_circus.menu.reloading import apply_edit
     from vllm_circus.menu.wizard.models import add_model
     from vllm_circus.menu.wizard.run import setup_of
@@ -209,7 +209,7 @@ def _add(context: Context, instance: Instance) -> None:
     from vllm_circus.stores.inplace import read_text
 
     outline = need_outline(instance)
-    path = config_file(instance, outline.source)
+    path = meant_file(instance, None)
     setup = setup_of(path.name, read_text(path))
     model = ordered(add_model(setup, context, outline, lambda _setup: None).models[-1].values)
     apply_edit(context, instance, adding(model, {}), f"Add {model['name']}?")

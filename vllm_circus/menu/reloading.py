@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 def reload_file(context: Context, instance: Instance) -> None:
     """What the set's models file as it is now would change, and that done if somebody says so.
 
-    Raises ConfigError with every fault of the file, and NotRunning.
+    Raises ConfigError with every fault of the file, FileGone where there is none any more, and NotRunning.
     """
-    from vllm_circus.cli.common import build_plan, config_file, need_outline, need_running
+    from vllm_circus.cli.common import build_plan, meant_file, need_running
     from vllm_circus.cli.reload import carry_out, difference_to, note_unapplied
 
     need_running(instance)
-    plan = build_plan(instance, config_file(instance, need_outline(instance).source))
+    plan = build_plan(instance, meant_file(instance, None))
     difference = difference_to(plan)
     _show(context, difference)
     if not difference.applies:
