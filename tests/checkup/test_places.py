@@ -8,12 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.checkup.conftest import MakePlan
 from vllm_circus.checkup.findings import Verdict
 from vllm_circus.checkup.places import Unit, find_units, judge_folders, judge_unit, judge_writable
 from vllm_circus.checkup.room import (
     FLOOR,
     Space,
+    busy_processes,
     judge_cache,
+    judge_cores,
     judge_open_files,
     judge_room,
     judge_shared_memory,
@@ -93,6 +96,28 @@ def test_a_file_above_a_folder_is_a_fault(instance: Instance, short_dir: Path) -
     (short_dir / "state").touch()
     (found,) = judge_writable(instance, os.geteuid(), lambda _place: True)
     assert (found.verdict, found.what) == (Verdict.FAULT, f"{short_dir}/state is no folder")
+
+
+@pytest.mark.parametrize(
+    ("cores", "verdict"), [(8, Verdict.OK), (7, Verdict.OK), (6, Verdict.NOTE), (4, Verdict.NOTE), (3, Verdict.WARNING)]
+)
+def test_fewer_processors_than_busy_processes_are_told(cores: int, verdict: Verdict) -> None:
+    found = judge_cores(cores, (3, 4))
+    assert found.verdict is verdict
+    assert found.what.startswith(f"{cores} processors for 7 processes that are busy while 2 engines answer")
+
+
+def test_a_server_a_core_and_a_worker_for_each_gpu_are_busy_and_who_takes_turns_counts_once(plan_of: MakePlan) -> None:
+    plan = plan_of("""\
+models:
+  - {name: a, model: org/a, gpus: [0, 1]}
+  - {name: b, model: org/b, gpus: [2], exclusive: night}
+  - {name: c, model: org/c, gpus: [2, 3, 4, 5], exclusive: night}
+  - {name: d, model: org/d, gpus: [6], enabled: false}
+  - {name: e, model: org/e, engine: simulator}
+""")
+    assert busy_processes(plan.models) == (4, 6)
+    assert busy_processes(()) == ()
 
 
 @pytest.mark.parametrize(

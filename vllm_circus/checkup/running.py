@@ -65,6 +65,7 @@ CHECKS = (
     Check("Network", "keys", reach.check_keys),
     Check("Network", "addresses", reach.check_addresses, 40.0),
     Check("Network", "firewall", firewall.check_firewall, 30.0),
+    Check("Room", "cores", room.check_cores),
     Check("Room", "open-files", room.check_open_files),
     Check("Room", "shared-memory", room.check_shared_memory),
     Check("Room", "disk", room.check_disks),
