@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
+import select
 import signal
 import stat
 import subprocess
 import sys
+import time
+from importlib.resources import files
 from pathlib import Path
 
 import click
@@ -174,6 +178,31 @@ def test_the_exit_code_is_the_same_where_nobody_can_be_told(arguments: tuple[str
     with Path("/dev/full").open("wb") as full:
         command = [sys.executable, "-m", "vllm_circus", *arguments]
         assert subprocess.run(command, stdout=full, stderr=full, check=False).returncode == code
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_an_output_that_never_blocks_is_waited_for(unbuffered: str, home: Path) -> None:
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    room = fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
+    child = subprocess.Popen(
+        [sys.executable, "-m", "vllm_circus", "example"],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "VLLM_CIRCUS_HOME": str(home), "PYTHONUNBUFFERED": unbuffered},
+    )
+    with os.fdopen(reader, "rb") as output, child:
+        poll = select.poll()
+        poll.register(writer, select.POLLOUT)
+        while poll.poll(0):  # until it is full
+            assert child.poll() is None
+            time.sleep(0.01)
+        os.close(writer)
+        written = output.read()
+        assert child.stderr is not None
+        assert (child.wait(), child.stderr.read()) == (0, b"")
+    assert len(written) > 2 * room
+    assert written == files("vllm_circus.conf").joinpath("example.yaml").read_bytes()
 
 
 def test_ctrl_c_ends_with_130_and_no_words(instance: Instance) -> None:

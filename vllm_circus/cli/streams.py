@@ -27,18 +27,38 @@ class OutputLost(OSError):
 
 
 class _Stream(io.FileIO):
-    """The file behind a standard stream; its errors can be told from those of every other file, which name none."""
+    """The file behind a standard stream; its errors can be told from those of every other file, which name none.
+
+    Where somebody has made it one that never blocks (a terminal or socket that is shared), it is waited for while it
+    is full. `whole` is whether a write takes everything, since nobody above it asks how much it was.
+    """
+
+    whole = False
 
     def write(self, data: ReadableBuffer, /) -> int:
         """As FileIO does. Raises OutputLost."""
+        rest = memoryview(data)
+        taken = self._taken(rest)
+        while self.whole and taken < rest.nbytes:
+            taken += self._taken(rest[taken:])
+        return taken
+
+    def _taken(self, data: ReadableBuffer) -> int:
         try:
-            return super().write(data)
+            while (taken := super().write(data)) is None:
+                self._wait()
         except BrokenPipeError:
             raise
         except OSError as error:
             lost = OutputLost(error.errno, error.strerror)
             lost.handle = self.fileno()
             raise lost from None
+        return taken
+
+    def _wait(self) -> None:
+        poll = select.poll()
+        poll.register(self.fileno(), select.POLLOUT)
+        poll.poll()
 
 
 @contextmanager
@@ -62,7 +82,7 @@ def mark_streams() -> None:
 def _marked(stream: io.TextIOWrapper) -> io.TextIOWrapper:
     stream.flush()
     file = _Stream(stream.fileno(), "w", closefd=False)
-    raw = isinstance(stream.buffer, io.RawIOBase)  # PYTHONUNBUFFERED
+    raw = file.whole = isinstance(stream.buffer, io.RawIOBase)  # PYTHONUNBUFFERED
     return io.TextIOWrapper(
         file if raw else io.BufferedWriter(file),  # as Python itself does
         encoding=stream.encoding,
