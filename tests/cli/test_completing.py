@@ -102,6 +102,19 @@ def test_a_model_is_a_folder_or_one_of_the_set(command: Command, instance: Insta
     assert completed("vllm-circus add al") == ["dir,al"]
 
 
+@pytest.mark.usefixtures("saved")
+def test_zsh_gets_three_lines_for_each_item_and_none_is_empty() -> None:
+    assert completed("vllm-circus up ", "zsh") == ["file", "_", "_", "plain", "hall", "_", "plain", "night", "_"]
+    assert completed("vllm-circus config save x ha", "zsh") == ["file", "ha", "_", "plain", "hall", "_"]
+
+
+def test_fish_gets_descriptions_with_their_commas_and_splits_at_the_first() -> None:
+    assert completed("vllm-circus dow", "fish") == ["plain,down\tStop the set: drain, then end every process of it."]
+    wish = {**os.environ, "_VLLM_CIRCUS_COMPLETE": "fish_source"}
+    source = subprocess.run([sys.executable, "-m", "vllm_circus"], env=wish, capture_output=True, text=True, check=True)
+    assert 'string split --max 1 ","' in source.stdout
+
+
 # -- a real bash -------------------------------------------------------------------------------------------------------
 
 Type = Callable[[str], str]

@@ -47,9 +47,10 @@ def _run(arguments: Sequence[str], session: Session) -> None:
     if wish := os.environ.get(_COMPLETE):
         from click.shell_completion import add_completion_class, shell_complete
 
-        from vllm_circus.cli.bash import Bash
+        from vllm_circus.cli.shells import Bash, Fish, Zsh
 
-        add_completion_class(Bash)
+        for shell in (Bash, Zsh, Fish):
+            add_completion_class(shell)
         raise click.exceptions.Exit(shell_complete(app, {}, _PROGRAM, _COMPLETE, wish))
     with app.make_context(_PROGRAM, list(arguments), obj=session) as context:
         app.invoke(context)
