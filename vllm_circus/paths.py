@@ -153,6 +153,11 @@ class UnusableHome(CircusError):
     exit_code = 2
 
 
+def is_instance_name(name: str) -> bool:
+    """Whether an instance can be called so."""
+    return bool(_INSTANCE_NAME.fullmatch(name)) and name != _TAKEN
+
+
 def find_instance(name: str = DEFAULT_INSTANCE, environ: Mapping[str, str] = os.environ) -> Instance:
     """The folders of instance `name`.
 
@@ -161,7 +166,7 @@ def find_instance(name: str = DEFAULT_INSTANCE, environ: Mapping[str, str] = os.
         UnusableHome: VLLM_CIRCUS_HOME names a file, or a place below one.
         CircusError: the run directory cannot hold sockets.
     """
-    if not _INSTANCE_NAME.fullmatch(name) or name == _TAKEN:
+    if not is_instance_name(name):
         raise UnusableName(
             f"instance name {name!r} is not usable",
             hint="use up to 32 of a-z, 0-9, '_' and '-', and begin with a letter or digit"

@@ -34,7 +34,7 @@ def completed(words: str, shell: str = "bash") -> list[str]:
     wish = {"COMP_WORDS": words, "COMP_CWORD": position, "_VLLM_CIRCUS_COMPLETE": f"{shell}_complete"}
     command = [sys.executable, "-m", "vllm_circus"]
     run = subprocess.run(command, env={**os.environ, **wish}, capture_output=True, text=True, check=True)
-    return run.stdout.splitlines()
+    return run.stdout.splitlines() if run.stdout.strip() else []
 
 
 @pytest.fixture
@@ -100,6 +100,68 @@ def test_a_model_is_a_folder_or_one_of_the_set(command: Command, instance: Insta
     command("render", str(models_file), "--output", str(instance.run_dir))
     assert completed("vllm-circus fit al") == ["dir,al", "plain,alpha"]
     assert completed("vllm-circus add al") == ["dir,al"]
+
+
+@pytest.mark.usefixtures("saved")
+def test_remove_offers_the_models_of_the_file_that_it_changes(instance: Instance) -> None:
+    assert completed("vllm-circus remove ") == []
+    instance.config_file.parent.mkdir(parents=True, exist_ok=True)
+    instance.config_file.write_text("models: [{name: gamma, model: sim/g}, {name: delta, model: sim/d}, wrong]")
+    assert completed("vllm-circus remove ") == ["plain,gamma", "plain,delta"]
+    assert completed("vllm-circus remove --to night ") == ["plain,alpha", "plain,beta"]
+    assert completed("vllm-circus remove --to=night b") == ["plain,beta"]
+    assert completed("vllm-circus remove --to nobody ") == []
+    assert completed("vllm-circus fit g") == ["dir,g", "plain,gamma"]
+    assert completed("vllm-circus fit --config night b") == ["dir,b", "plain,beta"]
+    instance.config_file.write_text("models: [")
+    assert completed("vllm-circus remove ") == []
+
+
+def test_profiles_and_shortcuts_are_offered_wherever_one_is_named(command: Command, instance: Instance) -> None:
+    assert command("profiles", "new", "lean").code == 0
+    assert command("shortcuts", "new", "light", "--model", "sim/light").code == 0
+    instance.config_file.write_text("profiles: {loud: {}}\nmodels: []")
+    for words in ("add --profile lo", "shortcuts new x --model m --profile lo"):
+        assert completed(f"vllm-circus {words}") == ["plain,loud", "plain,low_memory"]
+    for words in ("profiles show l", "profiles new x --from l"):
+        assert completed(f"vllm-circus {words}") == ["plain,lean", "plain,low_memory"]
+    assert completed("vllm-circus profiles edit l") == ["plain,lean"]
+    assert completed("vllm-circus add --shortcut l") == ["plain,light"]
+
+
+@pytest.mark.parametrize("words", ["settings set", "settings unset", "settings show"])
+@pytest.mark.usefixtures("home")
+def test_settings_are_offered_by_their_keys(words: str) -> None:
+    assert completed(f"vllm-circus {words} model_") == ["plain,model_folders"]
+    assert "plain,proxy.port" in completed(f"vllm-circus {words} proxy.")
+
+
+def test_instances_that_have_anything_kept_are_offered(command: Command, instance: Instance, models_file: Path) -> None:
+    assert completed("vllm-circus --instance ") == ["plain,default"]
+    for folder in (instance.config_dir, instance.run_dir.parent / "hall", instance.state_dir.parent / "night"):
+        folder.mkdir(parents=True)
+    (instance.config_dir / "lab.yaml").touch()
+    (instance.config_dir / "Not One.yaml").touch()
+    (instance.config_dir / "settings.yaml").touch()
+    expected = ["plain,default", "plain,hall", "plain,lab", "plain,night"]
+    assert completed("vllm-circus --instance ") == expected
+    assert completed("vllm-circus status --instance ") == expected
+    assert completed("vllm-circus up --instance=l") == ["plain,lab"]
+    assert command("--instance", "lab", "check", str(models_file)).code == 0
+
+
+def test_every_name_of_something_kept_is_completed() -> None:
+    new = {"config save NAME", "profiles new NAME", "shortcuts new NAME", "add NAME", "config import NAME"}
+    new |= {f"{group} import NAME" for group in ("profiles", "shortcuts")}
+    new |= {"add --alias", "shortcuts new --alias"}
+    for words, command in every_command():
+        for parameter in command.params:
+            metavar = parameter.make_metavar(click.Context(command))
+            wish = f"{words} {parameter.opts[0] if parameter.name == 'aliases' else metavar}"
+            named = metavar.strip("[].") in {"NAME", "KEY", "MODEL", "PROFILE", "OLD", "CONFIG"}
+            if named and wish not in new:
+                own = parameter._custom_shell_complete  # click tells nobody else
+                assert own is not None, (words, parameter.name)
 
 
 @pytest.mark.usefixtures("saved")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vllm_circus.cli.common import Session, instance_option, running_pid, say, say_warnings, timeout_option, words
-from vllm_circus.cli.completing import configurations, folders
+from vllm_circus.cli.completing import configurations, folders, models_in_file, shortcuts
 from vllm_circus.cli.values import described, gpus_of, model_options
 from vllm_circus.errors import CircusError
 
@@ -39,7 +39,7 @@ _timeout = timeout_option("Wait no longer than this.")
 @click.option("--gpus", metavar="LIST", help="Indices, e.g. 0,1; none for the CPU.")
 @click.option("--port", type=click.IntRange(1, 65535), metavar="N", help="Its loopback port; by default a free one.")
 @click.option("--replicas", type=click.IntRange(1, 64), metavar="N", help="Engines that serve it side by side.")
-@click.option("--shortcut", metavar="NAME", help="Begin with what that shortcut says.")
+@click.option("--shortcut", metavar="NAME", shell_complete=shortcuts, help="Begin with what that shortcut says.")
 @model_options
 @_to
 @_yes
@@ -65,7 +65,7 @@ def add(session: Session, /, *, model: str | None, to: str | None, yes: bool, **
 
 
 @click.command(short_help="Take models out of the running set, or out of a saved configuration.")
-@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@click.argument("names", metavar="NAME...", nargs=-1, required=True, shell_complete=models_in_file)
 @_to
 @_yes
 @_dry_run

@@ -22,6 +22,8 @@ from vllm_circus.view.outline import read_plan_outline
 from vllm_circus.view.starting import saved_names
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from vllm_circus.config.load import Loaded
     from vllm_circus.plan.types import Plan
     from vllm_circus.stores.lastread import LastRead
@@ -57,9 +59,15 @@ def instance_option(command: F) -> F:
         if value is not None:
             context.ensure_object(Session).name = value
 
+    def complete(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        from vllm_circus.cli.completing import instances  # which needs a session
+
+        return instances(context, parameter, incomplete)
+
     return click.option(
         "--instance",
         metavar="NAME",
+        shell_complete=complete,
         expose_value=False,
         callback=remember,
         help=f"Which set of models, where several live side by side.  [default: {DEFAULT_INSTANCE}]",
@@ -81,18 +89,6 @@ def timeout_option(text: str) -> Callable[[F], F]:
         return seconds
 
     return click.option("--timeout", metavar="SECONDS", callback=convert, help=text)
-
-
-def model_argument(*others: str, required: bool) -> Callable[[F], F]:
-    """Adds `MODEL…`, which the shell completes from the running set, and from `others` that it may be."""
-
-    def complete(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
-        outline = read_plan_outline(context.ensure_object(Session).instance)
-        models = outline.targets if outline else ()
-        return [name for name in (*models, *others) if name.startswith(incomplete)]
-
-    metavar = "MODEL..." if required else "[MODEL...]"
-    return click.argument("names", metavar=metavar, nargs=-1, required=required, shell_complete=complete)
 
 
 def config_file(instance: Instance, given: str | None) -> Path:

@@ -16,10 +16,10 @@ from vllm_circus.cli.common import (
     Session,
     instance_option,
     known_model,
-    model_argument,
     say,
     wants_colour,
 )
+from vllm_circus.cli.completing import model_argument
 from vllm_circus.view.logs import PARTS
 from vllm_circus.view.outline import read_plan_outline
 

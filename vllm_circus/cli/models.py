@@ -12,7 +12,7 @@ import click
 
 from vllm_circus.cli import stock
 from vllm_circus.cli.common import Session, instance_option, print_lines, say, terminal_width, words
-from vllm_circus.cli.completing import folders
+from vllm_circus.cli.completing import folders, named
 from vllm_circus.cli.shelves import group_of, json_option, yes_option
 
 if TYPE_CHECKING:
@@ -29,10 +29,7 @@ models = group_of("models", "List, find, fetch and remove the models on this dis
 def _model_argument(command: F) -> F:
     """Adds NAME, which the shell completes from this disk."""
 
-    def complete(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
-        found = stock.look(context.ensure_object(Session).instance).models
-        return [model.id for model in found if model.id.startswith(incomplete)]
-
+    complete = named(lambda context: (model.id for model in stock.look(context.ensure_object(Session).instance).models))
     return click.argument("name", shell_complete=complete)(command)
 
 

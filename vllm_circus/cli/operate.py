@@ -17,13 +17,13 @@ from vllm_circus.cli.common import (
     Session,
     instance_option,
     known_model,
-    model_argument,
     need_outline,
     need_running,
     say,
     say_changed,
     timeout_option,
 )
+from vllm_circus.cli.completing import model_argument
 from vllm_circus.errors import CircusError
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vllm_circus.cli import shelves
+from vllm_circus.cli import completing, shelves
 from vllm_circus.cli.common import Session, instance_option, say, words
 from vllm_circus.cli.shelves import Family
 from vllm_circus.cli.values import engine_options, environment_of, options_of
@@ -103,7 +103,7 @@ def list_(session: Session, *, as_json: bool) -> None:
 
 
 @profiles.command()
-@click.argument("name")
+@click.argument("name", shell_complete=completing.profiles)
 @shelves.json_option
 @instance_option
 @click.pass_obj
@@ -128,7 +128,13 @@ def show(session: Session, name: str, *, as_json: bool) -> None:
 
 @profiles.command()
 @click.argument("name")
-@click.option("--from", "base", metavar="PROFILE", help="Begin with that one's options, built in or own.")
+@click.option(
+    "--from",
+    "base",
+    metavar="PROFILE",
+    shell_complete=completing.profiles,
+    help="Begin with that one's options, built in or own.",
+)
 @click.option("--description", metavar="TEXT", help="One line for lists.")
 @engine_options
 @shelves.replace_option

@@ -10,6 +10,7 @@ import click
 
 from vllm_circus.cli import shelves
 from vllm_circus.cli.common import Session, instance_option, say
+from vllm_circus.cli.completing import named
 from vllm_circus.errors import CircusError
 from vllm_circus.paths import expanded
 
@@ -24,6 +25,13 @@ if TYPE_CHECKING:
 _PATHS = frozenset({"model_folders", "token_file", "proxy.keys.file", "proxy.tls.certificate", "proxy.tls.key"})
 
 settings = shelves.group_of("settings", "Show and change what the program remembers: model folders, proxy defaults.")
+
+
+def _keys(_context: click.Context) -> Iterator[str]:
+    """Every setting's key."""
+    from vllm_circus.stores.schema import Settings
+
+    return (each.key for each in all_settings(Settings()))
 
 
 class UnknownKey(CircusError):
@@ -44,7 +52,7 @@ class Setting:
 
 
 @settings.command()
-@click.argument("key", required=False)
+@click.argument("key", required=False, shell_complete=named(_keys))
 @shelves.json_option
 @instance_option
 @click.pass_obj
@@ -63,7 +71,7 @@ def show(session: Session, key: str | None, *, as_json: bool) -> None:
 
 
 @settings.command("set")
-@click.argument("key")
+@click.argument("key", shell_complete=named(_keys))
 @click.argument("values", metavar="VALUE...", nargs=-1, required=True)
 @instance_option
 @click.pass_obj
@@ -74,7 +82,7 @@ def set_(session: Session, key: str, values: tuple[str, ...]) -> None:
 
 
 @settings.command()
-@click.argument("key")
+@click.argument("key", shell_complete=named(_keys))
 @instance_option
 @click.pass_obj
 def unset(session: Session, key: str) -> None:

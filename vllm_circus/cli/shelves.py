@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from vllm_circus.cli.common import STDOUT, Session, instance_option, print_lines, say, terminal_width
-from vllm_circus.cli.completing import files
+from vllm_circus.cli.completing import files, named
 from vllm_circus.cli.lazy import GuessingGroup
 
 if TYPE_CHECKING:
@@ -84,10 +84,7 @@ def group_of(command: str, text: str) -> click.Group:
 def name_argument(family: Family, *, several: bool = False, name: str = "name") -> Callable[[F], F]:
     """Adds NAME, which the shell completes from what is kept."""
 
-    def complete(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
-        instance = context.ensure_object(Session).instance
-        return [known for known in family.shelf(instance).names() if known.startswith(incomplete)]
-
+    complete = named(lambda context: family.shelf(context.ensure_object(Session).instance).names())
     metavar = "NAME..." if several else name.upper()
     return click.argument(name, metavar=metavar, nargs=-1 if several else 1, required=True, shell_complete=complete)
 

@@ -11,12 +11,12 @@ from vllm_circus.cli.common import (
     Session,
     instance_option,
     known_model,
-    model_argument,
     need_outline,
     need_running,
     print_lines,
     terminal_width,
 )
+from vllm_circus.cli.completing import model_argument
 
 if TYPE_CHECKING:
     from vllm_circus.paths import Instance

@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 
 import click
 
+from vllm_circus.cli.completing import profiles_for_a_model
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -83,7 +85,9 @@ def model_options(command: F) -> F:
         click.option(
             "--alias", "aliases", metavar="NAME", multiple=True, help="A further name for clients; repeatable."
         ),
-        click.option("--profile", metavar="NAME", help="The profile whose options it gets."),
+        click.option(
+            "--profile", metavar="NAME", shell_complete=profiles_for_a_model, help="The profile whose options it gets."
+        ),
         click.option("--lora", metavar="NAME=PATH", multiple=True, help="A LoRA adapter; repeatable."),
         click.option("--gpu-memory", metavar="X", help="Its part of each GPU: a fraction (0.4) or an amount (20GiB)."),
         click.option("--engine", type=click.Choice(["vllm", "simulator"]), help="What serves it."),

@@ -11,11 +11,11 @@ from vllm_circus.cli.common import (
     Session,
     instance_option,
     known_model,
-    model_argument,
     need_outline,
     need_running,
     print_lines,
 )
+from vllm_circus.cli.completing import model_argument
 
 #: Seconds that the health plugin has to say its last word again.
 PATIENCE = 5.0

@@ -48,7 +48,12 @@ def _word(instance: Instance, path: Path) -> str:
 
 def saved_names(instance: Instance) -> list[str]:
     """The names of the saved configurations, read without the schema; none where the folder cannot be read."""
+    return kept_names(instance.configs)
+
+
+def kept_names(folder: Path) -> list[str]:
+    """The names that files of a folder are kept under, read without the schema; none where it cannot be read."""
     try:
-        return sorted(path.stem for path in instance.configs.glob("[a-z0-9]*.yaml"))
+        return sorted(path.stem for path in folder.glob("[a-z0-9]*.yaml"))
     except OSError:  # another user's
         return []
