@@ -77,6 +77,17 @@ def test_a_configuration_becomes_a_models_file() -> None:
     }
 
 
+def test_keys_at_the_top_are_lost_by_name_too() -> None:
+    text = "models: [{name: n, model_path: sim/night}]\n"
+    _, without = configuration(text)
+    _, lost = configuration(f"host: 0.0.0.0\nport: 31080\nfoo: 1\nempty: {{}}\n{text}")
+    assert [loss for loss in lost if loss not in without] == [
+        "host: it belongs below `proxy`, and counts nowhere else: move it there, as `proxy.host`",
+        "port: it belongs below `proxy`, and counts nowhere else: move it there, as `proxy.port`",
+        "foo: vllm-cli 0.2.5 knows no such key, and there is none here",
+    ]
+
+
 def test_each_loss_of_a_configuration_is_named_and_no_secret_is() -> None:
     imported = sample("night_shift.yaml")
     assert [(loss.where, loss.what.split(":")[0]) for loss in imported.losses] == [

@@ -51,6 +51,7 @@ def read_configuration(data: Mapping[str, Any], source: str, account: Account) -
             wanted.append(names)
     if not models:
         raise refuse(source, "there is no model in it that could be taken over", "a models file has at least one")
+    _tell_of_top(data, account)
     proxy = _proxy(data.get("proxy") or {}, account)
     fit_names(models, wanted, account)
     fit_ports(models, proxy.get("port", 8000), account)
@@ -200,11 +201,17 @@ def _proxy(data: Any, account: Account) -> dict[str, Any]:
     return proxy
 
 
+def _tell_of_top(data: Mapping[str, Any], account: Account) -> None:
+    for key in sorted(set(_PROXY_KEYS) & set(data)):
+        account.lose(key, f"it belongs below `proxy`, and counts nowhere else: move it there, as `proxy.{key}`")
+    _tell_of_unknown(data, frozenset({"proxy", "models", *_PROXY_KEYS}), "", account)
+
+
 def _tell_of_unknown(entry: Mapping[str, Any], known: frozenset[str], where: str, account: Account) -> None:
     for key in sorted(set(entry) - known):
         if key in _ORNAMENTS or entry[key] in (None, "", {}, []):
             continue
-        account.lose(f"{where}.{key}", "vllm-cli 0.2.5 knows no such key, and there is none here")
+        account.lose(f"{where}.{key}" if where else key, "vllm-cli 0.2.5 knows no such key, and there is none here")
     if any(entry.get(key) for key in _ORNAMENTS):
         account.note("", "vllm-cli's icons, hints on usage and times of use have no place here")
 
