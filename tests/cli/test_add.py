@@ -93,28 +93,44 @@ def test_an_option_of_the_engine_is_checked_before_anything_is_written(command: 
     wrong = ("--arg", "max-model-len=abc", "--arg", "dtype", "--arg", "max-num-seqs=2.5")
     refused = command("add", "org/model", "--engine", "simulator", "--gpus", "none", *wrong)
     assert refused.code == 2
-    assert "args.max-model-len: needs a whole number from 1, not 'abc'" in refused.err
-    assert "args.dtype: needs a value (write one of auto" in refused.err
-    assert "args.max-num-seqs: needs a whole number from 1, not 2.5" in refused.err
+    assert "error: --arg max-model-len: needs a whole number from 1, not 'abc'" in refused.err
+    assert "error: --arg dtype: needs a value (write one of auto" in refused.err
+    assert "error: --arg max-num-seqs: needs a whole number from 1, not 2.5" in refused.err
     assert own_file.read_text() == before
 
 
 def test_the_whole_result_is_checked_before_anything_is_written(command: Command, own_file: Path) -> None:
     before = own_file.read_text()
     port = str(load_config(own_file).config.models[0].port)
+    command("shortcuts", "new", "long", "--model", "org/L", "--engine", "simulator", "--arg", "tensor-parallel-size=2")
     for words, told in (
-        (("add", "org/M", "--engine", "simulator", "--port", port), "port"),
-        (("add", "org/M", "--engine", "simulator", "--alias", "first"), "first"),
-        (("add", "org/M", "--engine", "simulator", "--profile", "lowmemory"), "did you mean 'low_memory'?"),
-        (("add", "org/M", "--engine", "simulator", "--arg", "port=1"), "the program sets this itself"),
-        (("add", "./nothing-here", "--engine", "vllm"), "there is no"),
-        (("add", "org/M", "--name", "A B"), "cannot be used here"),
+        (("org/M", "--port", port), f"--port: port {port} is also that of models[0].port (line 4)"),
+        (("org/M", "--alias", "first"), "--alias: 'first' is also models[0].aliases[0] (line 4)"),
+        (("org/M", "--profile", "lowmemory"), "--profile: there is no profile 'lowmemory' (did you mean 'low_memory'?"),
+        (("org/M", "--arg", "port=1"), "--arg port: the program sets this itself"),
+        (("org/M", "--env", "A B=1"), "--env ['A B']: 'A B' cannot be used here"),
+        (("org/M", "--lora", "A B=org/x"), "--lora: 'A B' cannot be used here"),
+        (("org/M", "--gpus", "0,0"), "--gpus: GPU 0 stands twice"),
+        (("./nothing-here",), f"MODEL: there is no {Path.cwd()}/nothing-here"),
+        (("org/M", "--name", "A B"), "--name: 'A B' cannot be used here"),
+        (("org/all",), "the model to be added: name: 'all' is a name that commands and logs use"),
+        (
+            ("--shortcut", "long", "--gpus", "0", "--arg", "seed=1"),
+            "the model to be added: args.tensor-parallel-size: tensor-parallel-size 2 needs 2 GPUs",
+        ),
     ):
-        refused = command(*words)
+        refused = command("add", *words)
         assert refused.code == 2, words
-        assert told in refused.err
-        assert f"{own_file}:" in refused.err
+        assert f"error: {told}" in refused.err
+        assert str(own_file) not in refused.err
     assert own_file.read_text() == before
+
+
+def test_what_is_wrong_in_the_file_itself_is_told_with_its_line(command: Command, own_file: Path) -> None:
+    own_file.write_text(own_file.read_text().replace("name: beta", "name: Beta"))
+    refused = command("add", "org/M", "--name", "A B")
+    assert f"error: {own_file}:5: models[1].name: 'Beta' cannot be used here" in refused.err
+    assert "error: --name: 'A B' cannot be used here" in refused.err
 
 
 def test_a_saved_configuration_is_made_with_the_proxy_of_the_settings(command: Command, instance: Instance) -> None:

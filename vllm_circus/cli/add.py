@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from vllm_circus.cli.common import Session, instance_option, running_pid, say, say_warnings, timeout_option, words
 from vllm_circus.cli.completing import configurations, folders, models_in_file, shortcuts
-from vllm_circus.cli.values import described, gpus_of, model_options
+from vllm_circus.cli.values import described, gpus_of, model_options, told_by_option
 from vllm_circus.errors import CircusError
 
 if TYPE_CHECKING:
@@ -59,9 +60,10 @@ def add(session: Session, /, *, model: str | None, to: str | None, yes: bool, **
     from vllm_circus.stores.yamltext import plain
 
     how = How(yes, said.pop("dry_run"), not said.pop("no_wait"), said.pop("timeout"))
-    entry = model_entry(session.instance, model, **said)
+    entry, typed = model_entry(session.instance, model, **said)
     edit = adding(entry, plain(read_settings(session.instance).proxy))
-    _change(lambda: propose(session.instance, to, edit), how)
+    telling = partial(told_by_option, typed=typed)
+    _change(lambda: propose(session.instance, to, edit, telling=telling), how)
 
 
 @click.command(short_help="Take models out of the running set, or out of a saved configuration.")
@@ -101,8 +103,10 @@ def _to_remove_all(instance: Instance, to: str | None) -> str:
     return f"`{words(instance, 'down')}` ends the set" if running_pid(instance) is not None else ""
 
 
-def model_entry(instance: Instance, model: str | None, *, shortcut: str | None, **said: Any) -> dict[str, Any]:
-    """A model as it stands in a models file, from what the command line says. Raises CircusError."""
+def model_entry(
+    instance: Instance, model: str | None, *, shortcut: str | None, **said: Any
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A model as it stands in a models file, and what of it the command line itself says. Raises CircusError."""
     from vllm_circus.cli.change import merged, name_for, own_path
     from vllm_circus.stores.shelf import shortcut_shelf
     from vllm_circus.stores.writing import model_from_shortcut
@@ -112,10 +116,10 @@ def model_entry(instance: Instance, model: str | None, *, shortcut: str | None, 
     if model is None and not base:
         raise click.UsageError("name a MODEL, or a --shortcut")
     rest = {"gpus": gpus_of(gpus) if gpus is not None else None, "port": port, "replicas": replicas}
-    own = {"model": own_path(model)} if model is not None else {}
+    own = {key: value for key, value in (("name", name), ("model", model and own_path(model))) if value is not None}
     own |= {key: value for key, value in rest.items() if value is not None} | described(**said)
     entry = merged(base, own)
-    return {"name": name or shortcut or name_for(entry["model"]), **entry}
+    return {"name": shortcut or name_for(entry["model"]), **entry}, own
 
 
 @dataclass(frozen=True)

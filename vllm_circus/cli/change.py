@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vllm_circus.cli.common import FileGone, gone_hint, gone_words, need_outline, plan_of, running_pid, say, words
-from vllm_circus.errors import CircusError, ConfigError
+from vllm_circus.errors import CircusError, ConfigError, Fault
 from vllm_circus.paths import expanded
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 #: From the text of a models file, None where there is none yet, to its new text.
 TextEdit = Callable[[str | None], str]
+#: How a fault is told, where the edit has put a model behind so many others.
+Telling = Callable[[Fault, int], Fault]
 
 
 class NoTarget(CircusError):
@@ -57,10 +59,13 @@ class Proposal:
     runs_by: bytes = b""
 
 
-def propose(instance: Instance, to: str | None, edit: TextEdit, *, make: bool = True) -> Proposal:
+def propose(
+    instance: Instance, to: str | None, edit: TextEdit, *, make: bool = True, telling: Telling | None = None
+) -> Proposal:
     """What an edit comes to: of the saved configuration `to`, else of the running set's file, else the instance's.
 
-    With `make`, a configuration that is missing is made.
+    With `make`, a configuration that is missing is made. `telling` is how faults of the result are told, if not with
+    their places in a file that nobody has.
 
     Raises:
         ConfigError: with every fault that the result would have.
@@ -71,22 +76,34 @@ def propose(instance: Instance, to: str | None, edit: TextEdit, *, make: bool = 
     while True:
         runs_by = _plan_in_use(instance)
         try:
-            return _proposed(instance, to, edit, runs_by, make=make)
+            return _proposed(instance, to, edit, runs_by, make=make, telling=telling)
         except ConfigError:
             if _plan_in_use(instance) == runs_by:
                 raise  # else: a port that was free is one of the running set's own by now
 
 
-def _proposed(instance: Instance, to: str | None, edit: TextEdit, runs_by: bytes, *, make: bool) -> Proposal:
+def _proposed(
+    instance: Instance, to: str | None, edit: TextEdit, runs_by: bytes, *, make: bool, telling: Telling | None
+) -> Proposal:
     from vllm_circus.cli.reload import difference_to
     from vllm_circus.config.load import survey_bytes
 
     path, saved, before = _target(instance, to, make=make)
     after = _edited(edit, before, path)
-    plan = plan_of(instance, survey_bytes(after.encode(), path))
+    try:
+        plan = plan_of(instance, survey_bytes(after.encode(), path))
+    except ConfigError as error:
+        raise _told(error, before, telling) if telling else error from None
     if running_pid(instance) is None or Path(need_outline(instance).source) != path:
         return Proposal(instance, path, saved, before, after, plan, None)
     return Proposal(instance, path, saved, before, after, plan, difference_to(plan), runs_by)
+
+
+def _told(error: ConfigError, before: str | None, telling: Telling) -> ConfigError:
+    from vllm_circus.stores.writing import model_names
+
+    position = len(model_names(before)) if before is not None else 0
+    return ConfigError(tuple(telling(fault, position) for fault in error.faults))
 
 
 def _plan_in_use(instance: Instance) -> bytes:

@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from vllm_circus.cli.completing import profiles_for_a_model
 
+if TYPE_CHECKING:
+    from vllm_circus.errors import Fault
+
 F = TypeVar("F", bound=Callable[..., Any])
+
+#: Behind what the values of a model are typed, by their keys in a models file.
+_TYPED_AS: Mapping[str, str] = {
+    "model": "MODEL",
+    "aliases": "--alias",
+    "gpu_memory": "--gpu-memory",
+    "args": "--arg",
+    **{key: f"--{key}" for key in ("name", "gpus", "port", "replicas", "profile", "lora", "engine", "priority", "env")},
+}
 
 
 def plain_value(text: str) -> object:
@@ -122,3 +135,27 @@ def described(
         "lora": adapters_of(lora),
     }
     return {key: value for key, value in said.items() if value is not None and value not in ([], {})}
+
+
+def told_by_option(fault: Fault, position: int, *, typed: Mapping[str, Any]) -> Fault:
+    """A fault of the model that is to stand at that position of a file, by what it was typed as; others as they are.
+
+    `typed` is what the command line says of the model; the rest comes from a shortcut, or is made.
+    """
+    place = re.fullmatch(rf"models\[{position}\]\.?((\w*)\.?(.*))", fault.where)
+    if place is None:
+        return fault
+    whole, key, inside = place.groups()
+    if not _is_typed(typed.get(key), inside):
+        return replace(fault, file="the model to be added", line=0, where=whole)
+    named = f"{_TYPED_AS[key]} {inside}" if isinstance(typed[key], dict) and inside else _TYPED_AS[key]
+    return replace(fault, file=named, line=0, where="")
+
+
+def _is_typed(value: object, inside: str) -> bool:
+    """Whether a part of what was typed is meant; an option or a variable may be another's."""
+    if not isinstance(value, dict):
+        return value is not None
+    from vllm_circus.config.places import show_value
+
+    return not inside or any(inside.startswith((key, f"[{show_value(key)}]")) for key in value)
