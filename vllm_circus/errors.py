@@ -32,6 +32,7 @@ class Fault:
     """One thing wrong in one place of the configuration.
 
     `line` counts from 1; 0 means the whole file. `where` is the path inside the document (`models[2].port`).
+    `lack` is whether only this machine lacks something that another may have.
     """
 
     file: str
@@ -39,6 +40,7 @@ class Fault:
     where: str
     message: str
     fix: str = ""
+    lack: bool = False
 
     def __str__(self) -> str:
         place = f"{self.file}:{self.line}" if self.line else self.file

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Command
+from tests.plan.conftest import gpu
+from vllm_circus import facts
 from vllm_circus.cli import change
 from vllm_circus.cli.change import adding, name_for, own_path, propose, write
 from vllm_circus.cli.outcome import run_safely
@@ -148,6 +150,36 @@ def test_a_saved_configuration_is_made_with_the_proxy_of_the_settings(command: C
     assert [model.name for model in load_config(path).config.models] == ["m", "n"]
     assert command("remove", "m", "--to", "hall").code == 0
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_what_only_this_machine_lacks_is_no_fault_of_a_saved_configuration(
+    command: Command, instance: Instance, own_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(facts, "_which", lambda _program: None)
+    monkeypatch.setattr(facts, "_gpus", lambda: (gpu(0),))
+    asked = ("add", "org/M", "--engine", "vllm", "--gpus", "3", "--lora", "law=/srv/no/law")
+    lacks = (
+        (
+            "there is no `vllm` on the PATH (install vLLM where this program runs, name its `executable`, "
+            "or try `engine: simulator`)"
+        ),
+        "there is no GPU 3 (this machine has 0; see `vllm-circus gpus`)",
+        "there is no /srv/no/law (relative paths begin at the models file's folder)",
+    )
+    refused = command(*asked)
+    assert (refused.code, "error: --gpus: there is no GPU 3" in refused.err) == (2, True)
+    made = command(*asked, "--to", "hall")
+    path = instance.configs / "hall.yaml"
+    assert made.code == 0
+    places = ("models[0].engine", "models[0].gpus[0]", "models[0].lora[0].path")
+    first, *told, last = made.err.splitlines()
+    assert (first, last) == ("not on this machine:", f"wrote {path}; `vllm-circus up hall` starts it")
+    assert sorted(told) == sorted(f"  {place}: {lack}" for place, lack in zip(places, lacks, strict=True))
+    wrong = command("add", "org/N", "--gpus", "3", "--alias", "m", "--to", "hall")
+    assert (wrong.code, "error: --alias: 'm' is also models[0].name" in wrong.err) == (2, True)
+    assert command("add", "org/N", "--gpus", "none", "--to", "hall", "--dry-run").err.count("models[0].gpus[0]:") == 1
+    assert [model.name for model in load_config(path).config.models] == ["m"]
+    assert load_config(own_file).config.models[-1].name == "beta"
 
 
 def test_a_shortcut_is_where_a_model_begins(command: Command, instance: Instance) -> None:

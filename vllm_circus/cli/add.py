@@ -158,7 +158,9 @@ def _settle(proposal: Proposal, how: How) -> None:
     from vllm_circus.cli import change, reload
 
     if proposal.difference is None:
-        say_warnings(proposal.plan.warnings)
+        say_warnings(proposal.plan.warnings if proposal.plan else ())
+        for sentence in proposal.lacks:
+            say(sentence)
     else:
         reload.show_difference(proposal.difference)
     if how.dry_run or (proposal.difference is not None and not how.yes and not reload.confirmed()):

@@ -45,6 +45,8 @@ class Proposal:
         path: the models file.
         saved: the name of the saved configuration that it is; empty where it is none.
         before: its text; None where the file is yet to be made.
+        plan: what it comes to; None where this machine lacks something for that.
+        lacks: what that is, a sentence each: only of a saved configuration that does not run.
         difference: what it does to the running set; None where the set that this file describes does not run.
         runs_by: the plan that the set ran by when this was decided; empty where it does not run.
     """
@@ -54,9 +56,10 @@ class Proposal:
     saved: str
     before: str | None
     after: str
-    plan: Plan
+    plan: Plan | None
     difference: Difference | None
     runs_by: bytes = b""
+    lacks: tuple[str, ...] = ()
 
 
 def propose(
@@ -90,11 +93,15 @@ def _proposed(
 
     path, saved, before = _target(instance, to, make=make)
     after = _edited(edit, before, path)
+    runs = running_pid(instance) is not None and Path(need_outline(instance).source) == path
     try:
         plan = plan_of(instance, survey_bytes(after.encode(), path))
     except ConfigError as error:
-        raise _told(error, before, telling) if telling else error from None
-    if running_pid(instance) is None or Path(need_outline(instance).source) != path:
+        told = _told(error, before, telling) if telling else error
+        if runs or not saved or not all(fault.lack for fault in told.faults):
+            raise told from None
+        return Proposal(instance, path, saved, before, after, None, None, lacks=_lacks(error))
+    if not runs:
         return Proposal(instance, path, saved, before, after, plan, None)
     return Proposal(instance, path, saved, before, after, plan, difference_to(plan), runs_by)
 
@@ -104,6 +111,13 @@ def _told(error: ConfigError, before: str | None, telling: Telling) -> ConfigErr
 
     position = len(model_names(before)) if before is not None else 0
     return ConfigError(tuple(telling(fault, position) for fault in error.faults))
+
+
+def _lacks(error: ConfigError) -> tuple[str, ...]:
+    from vllm_circus.exchange.doubts import Doubt
+    from vllm_circus.exchange.tell import tell_doubts
+
+    return tell_doubts(Doubt(fault.where, fault.message, fault.fix) for fault in error.faults)
 
 
 def _plan_in_use(instance: Instance) -> bytes:
@@ -143,7 +157,7 @@ def carry_out(proposal: Proposal, *, wait: bool = True, timeout: float | None = 
     """Write the file and, where its set runs, have that go by it. Raises CircusError, and NotRunning as `reload`."""
     from vllm_circus.cli import reload
 
-    if proposal.difference is not None:
+    if proposal.plan is not None and proposal.difference is not None:
         # Written under the lock that every change of the set takes: two at once must not undo each other.
         reload.carry_out(
             proposal.plan, proposal.difference, wait=wait, timeout=timeout, first=partial(_begin, proposal)

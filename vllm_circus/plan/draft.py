@@ -6,7 +6,7 @@ A model of the file is one draft; `replicas.deal_out` makes one for each of its 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pydantic import BaseModel
@@ -31,6 +31,11 @@ class Notes:
         if self.loaded.doubts(place):
             return
         self.faults[self.loaded.fault(place, message, fix)] = None
+
+    def lack(self, place: Place, message: str, fix: str = "") -> None:
+        """The same where only this machine does not have what is named."""
+        if not self.loaded.doubts(place):
+            self.faults[replace(self.loaded.fault(place, message, fix), lack=True)] = None
 
     def take(self, faults: Iterable[Fault]) -> None:
         """What was found wrong in another file than the models file."""

@@ -81,7 +81,7 @@ def _vllm(draft: Draft, facts: Facts, sources: Sources, notes: Notes) -> tuple[s
             sources.program(draft.model.executable, draft.at("executable"), notes, "install it, or correct the path"),
         )
     if "vllm" not in facts.programs:
-        notes.fault(draft.at("engine"), "there is no `vllm` on the PATH", _INSTALL)
+        notes.lack(draft.at("engine"), "there is no `vllm` on the PATH", _INSTALL)
     return (facts.programs.get("vllm", "vllm"),)
 
 

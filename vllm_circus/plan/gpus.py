@@ -15,7 +15,7 @@ def check_gpus(drafts: tuple[Draft, ...], gpus: tuple[Gpu, ...] | None, notes: N
             if index in (draft.own.gpus or ())[:position]:
                 notes.fault(place, f"GPU {index} stands twice", "write each index once")
             elif known is not None and index not in known:
-                notes.fault(place, f"there is no GPU {index}", _existing(known))
+                notes.lack(place, f"there is no GPU {index}", _existing(known))
     if known is None and any(draft.model.enabled and draft.own.gpus for draft in drafts):
         notes.warn((), "no GPU driver was found, so GPU indices could not be checked")
 

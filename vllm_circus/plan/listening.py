@@ -47,7 +47,7 @@ def tls_files(tls: Tls, sources: Sources, now: float | None, notes: Notes) -> tu
 def _is_certificate(path: Path, sources: Sources, now: float | None, notes: Notes) -> bool:
     place = (*_TLS, "certificate")
     if sources.disk.mode(path) is None:
-        notes.fault(place, f"there is no file {path}", _RELATIVE)
+        notes.lack(place, f"there is no file {path}", _RELATIVE)
         return False
     text = sources.disk.text(path)
     if text is None or "-----BEGIN CERTIFICATE-----" not in text:
@@ -100,7 +100,7 @@ def socket_path(value: str, sources: Sources, notes: Notes) -> str:
         message = f"{size} bytes long with its folder, and a unix socket's path has {MOST_BYTES} at most"
         notes.fault(_SOCKET, message, "name a shorter one")
     elif not sources.disk.is_folder(path.parent):
-        notes.fault(_SOCKET, f"there is no folder {path.parent}", f"make it, or name another; {_RELATIVE}")
+        notes.lack(_SOCKET, f"there is no folder {path.parent}", f"make it, or name another; {_RELATIVE}")
     elif sources.disk.is_folder(path):
         notes.fault(_SOCKET, f"{path} is a folder", "name the socket in it")
     elif sources.disk.mode(path) is not None:

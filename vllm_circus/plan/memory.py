@@ -55,7 +55,7 @@ def _size(gpu: Gpu) -> int:
 def _tell_unknown(draft: Draft, written: str, notes: Notes) -> None:
     message = f"nobody tells how large the GPUs are, so that {written} of them cannot be turned into a part"
     if draft.model.engine == "vllm":
-        notes.fault(draft.at("gpu_memory"), message, "write a fraction, e.g. 0.4")
+        notes.lack(draft.at("gpu_memory"), message, "write a fraction, e.g. 0.4")
     else:
         notes.warn(draft.at("gpu_memory"), f"{message}, and nothing is added up")
 

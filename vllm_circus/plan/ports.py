@@ -58,7 +58,7 @@ def _check_written(drafts: tuple[Draft, ...], busy: frozenset[int], notes: Notes
     proxy = notes.loaded.config.proxy.port
     taken: dict[int, Place] = {proxy: ("proxy", "port")}
     if proxy in busy:
-        notes.fault(("proxy", "port"), f"port {proxy} is in use by another process", "stop it, or choose another port")
+        notes.lack(("proxy", "port"), f"port {proxy} is in use by another process", "stop it, or choose another port")
     for draft in drafts:
         port, place = draft.port, draft.at("port")
         if port is None:
@@ -69,7 +69,7 @@ def _check_written(drafts: tuple[Draft, ...], busy: frozenset[int], notes: Notes
             other = "the proxy's own" if port == proxy else f"also that of {other}"
             notes.fault(place, f"{called} is {other}", "choose another port, or remove it to get a free one")
         elif port in busy and draft.model.enabled:
-            notes.fault(place, f"{called} is in use by another process", "remove it to get a free one")
+            notes.lack(place, f"{called} is in use by another process", "remove it to get a free one")
         taken.setdefault(port, place)
     return taken
 

@@ -34,7 +34,7 @@ class Sources:
         if self.disk.exists(path):
             return str(path)
         if value in {".", ".."} or value.startswith(_PATH_STARTS):
-            notes.fault(place, f"there is no {path}", "relative paths begin at the models file's folder")
+            notes.lack(place, f"there is no {path}", "relative paths begin at the models file's folder")
         elif not _URL.fullmatch(value) and not is_repo_id(value):
             notes.fault(
                 place,
@@ -49,7 +49,7 @@ class Sources:
         if found.startswith("/") and self.disk.exists(Path(found)):
             config = Path(found, "adapter_config.json")
             if not self.disk.exists(config):
-                notes.fault(place, f"{found} holds no adapter_config.json", "name the adapter's own folder")
+                notes.lack(place, f"{found} holds no adapter_config.json", "name the adapter's own folder")
         return found
 
     def program(self, value: str, place: Place, notes: Notes, fix: str) -> str:
@@ -57,7 +57,7 @@ class Sources:
         name = str(self.locate(value)) if "/" in value or value.startswith("~") else value
         found = self.disk.which(name)
         if found is None:
-            notes.fault(place, f"there is no executable {show_value(name)}", fix)
+            notes.lack(place, f"there is no executable {show_value(name)}", fix)
         return found or name
 
     def private_file(self, value: str, place: Place, notes: Notes) -> str:
@@ -65,7 +65,7 @@ class Sources:
         path = self.locate(value)
         mode = self.disk.mode(path)
         if mode is None:
-            notes.fault(place, f"there is no file {path}", "relative paths begin at the models file's folder")
+            notes.lack(place, f"there is no file {path}", "relative paths begin at the models file's folder")
         elif mode & 0o077:
             notes.fault(place, f"{path} may be read by others (mode {mode:04o})", f"chmod 600 {path}")
         return str(path)
