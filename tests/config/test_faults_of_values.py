@@ -324,7 +324,7 @@ def test_the_line_of_something_that_is_not_there_is_that_of_what_is_around_it() 
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda path: None, "there is no such file"),
+        (lambda path: None, "there is no such file .*`vllm-circus example` shows a models file"),
         (lambda path: path.mkdir(), "cannot be read: Is a directory"),
         (lambda path: path.write_bytes(b"#" * (MAX_FILE_BYTES + 1)), "larger than 1 MiB"),
     ],

@@ -61,8 +61,9 @@ def test_nothing_is_replaced_unasked(shelf: Shelf[Profile]) -> None:
     with pytest.raises(EntryExists):
         shelf.write("fast", Profile())
     shelf.write("slow", Profile())
-    with pytest.raises(EntryExists):
+    with pytest.raises(EntryExists) as taken:
         shelf.rename("slow", "fast")
+    assert taken.value.hint == "choose another name, or remove 'fast' first"
     assert shelf.read("fast") == FAST
     shelf.write("fast", Profile(), replace=True)
     assert shelf.read("fast") == Profile()

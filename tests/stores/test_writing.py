@@ -27,6 +27,7 @@ from vllm_circus.stores.writing import (
     with_profile,
     with_proxy,
     without_model,
+    without_models,
 )
 
 FILE = """\
@@ -156,6 +157,16 @@ def test_a_text_that_cannot_be_read_is_a_fault_and_an_unknown_model_a_guess() ->
     with pytest.raises(NoSuchModel) as unknown:
         without_model(FILE, "smal")
     assert unknown.value.hint == "did you mean 'small'?"
+
+
+def test_a_replica_is_no_model_of_the_file_and_is_said_to_be_one() -> None:
+    text = "models:\n- {name: x, model: org/X, replicas: 2}\n- {name: y, model: org/Y}\n- wrong\n"
+    with pytest.raises(NoSuchModel, match="'x-2' is a replica of 'x', which is one model") as replica:
+        without_models(text, ["x-2"])
+    assert replica.value.hint == "name 'x' for all of it, or write fewer `replicas` there"
+    for name in ("x-0", "x-3", "x-02", "y-1", "-1", "x-"):
+        with pytest.raises(NoSuchModel, match="no model"):
+            without_models(text, [name])
 
 
 def test_a_shortcut_becomes_a_model_without_its_description() -> None:

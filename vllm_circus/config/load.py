@@ -171,7 +171,9 @@ def read_bytes(path: Path) -> bytes:
         with path.open("rb") as file:
             data = file.read(MAX_FILE_BYTES + 1)
     except FileNotFoundError:
-        raise _refuse(path, "there is no such file", "name a models file, or see `vllm-circus demo` for one") from None
+        raise _refuse(
+            path, "there is no such file", "name a file that is there; `vllm-circus example` shows a models file"
+        ) from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise _refuse(path, f"cannot be read: {reason}", "name a file that you may read") from None

@@ -170,7 +170,8 @@ class Shelf(Generic[T]):
         with self._alone():
             self.need(old)
             if target.exists():
-                raise EntryExists(f"there is a {self.kind} {new!r} already", hint="choose another name, or remove it")
+                hint = f"choose another name, or remove {new!r} first"
+                raise EntryExists(f"there is a {self.kind} {new!r} already", hint=hint)
             source.rename(target)
 
     def remove(self, name: str) -> None:

@@ -165,12 +165,23 @@ class _File:
         """Raises NoSuchModel."""
         index = self.index(name)
         if index is None:
+            self._refuse_replica(name)
             names = [_name(model) for model in self.models]
             raise NoSuchModel(
                 f"no model {show_value(name)} in the {_FILE}",
                 hint=did_you_mean(name, names) or f"there are: {', '.join(names) or 'none'}",
             )
         return index
+
+    def _refuse_replica(self, name: str) -> None:
+        group, _, number = name.rpartition("-")
+        index = self.index(group) if group else None
+        replicas = 1 if index is None else self.models[index].get("replicas", 1)
+        if isinstance(replicas, int) and replicas > 1 and number in map(str, range(1, replicas + 1)):
+            raise NoSuchModel(
+                f"{show_value(name)} is a replica of {show_value(group)}, which is one model of the {_FILE}",
+                hint=f"name {show_value(group)} for all of it, or write fewer `replicas` there",
+            )
 
 
 def _name(model: object) -> str:
