@@ -265,3 +265,12 @@ def test_what_a_file_holds_instead_is_told_with_what_takes_it(command: Command) 
     assert folders.code == 2
     assert "`vllm-circus models folders add /srv/models`, `vllm-circus models folders add /srv/lora`" in folders.err
     assert "`vllm-circus shortcuts import`" in command("config", "import", str(samples / "shortcuts.json")).err
+
+
+def test_a_profile_that_was_imported_before_is_not_asked_for_again(command: Command) -> None:
+    samples = Path(__file__).parents[1] / "exchange" / "samples"
+    asked = "note: the profile 'long-context' is not in this file"
+    assert asked in command("config", "import", "--dry-run", str(samples / "night_shift.yaml")).out
+    assert command("profiles", "import", str(samples / "user_profiles.json")).code == 0
+    taken = command("config", "import", str(samples / "night_shift.yaml"))
+    assert (taken.code, asked in taken.out) == (0, False)

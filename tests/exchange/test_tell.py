@@ -26,5 +26,14 @@ def test_what_was_taken_what_changed_and_what_was_lost_are_told_in_this_order() 
     )
 
 
+def test_only_profiles_that_are_not_kept_here_have_yet_to_be_imported() -> None:
+    imported = Imported(shortcuts={"s": {}}, profiles_elsewhere=("fast", "slow"))
+    assert tell_import(imported, {"fast"}) == (
+        "shortcut s",
+        "note: the profile 'slow' is not in this file: import vllm-cli's user_profiles.json as well",
+        "nothing was lost",
+    )
+
+
 def test_that_nothing_was_lost_is_told_too() -> None:
     assert tell_import(Imported(shortcuts={"s": {}})) == ("shortcut s", "nothing was lost")

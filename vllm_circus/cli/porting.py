@@ -68,6 +68,7 @@ def take_in(
     """
     from vllm_circus.exchange.tell import tell_import
     from vllm_circus.stores.shelf import EntryExists
+    from vllm_circus.view.starting import kept_names
 
     found = texts_of(kind, imported)
     if not found:
@@ -83,7 +84,8 @@ def take_in(
     if taken and not replace:
         hint = "--replace puts the new in its place; --name gives a single one another name"
         raise EntryExists(f"there is a {kind} {', '.join(taken)} already", hint=hint)
-    return Intake(kind, shelf, found, (*tell_import(imported), *_lacking(kind, imported, shelf.folder)))
+    told = tell_import(imported, kept_names(instance.profiles))
+    return Intake(kind, shelf, found, (*told, *_lacking(kind, imported, shelf.folder)))
 
 
 def _what_else(imported: Imported) -> str:

@@ -40,6 +40,7 @@ class Imported:
         losses: what could not be taken over.
         notes: what became something else here, and what else an operator should know; one sentence each.
         model_folders: folders in which the other program looked for models.
+        profiles_elsewhere: profiles that are named, and are neither in what was read nor built in.
         texts: the configurations that were models files of ours already, as they were written: with their comments.
     """
 
@@ -50,6 +51,7 @@ class Imported:
     notes: tuple[str, ...] = ()
     model_folders: tuple[str, ...] = ()
     texts: Mapping[str, str] = field(default_factory=dict)
+    profiles_elsewhere: tuple[str, ...] = ()
 
 
 @dataclass
@@ -58,6 +60,11 @@ class Account:
 
     losses: dict[Loss, None] = field(default_factory=dict)
     notes: dict[str, None] = field(default_factory=dict)
+    profiles: dict[str, None] = field(default_factory=dict)
+
+    def need_profile(self, name: str) -> None:
+        """A profile is named that is not in what is read."""
+        self.profiles[harmless(name)] = None
 
     def lose(self, where: str, what: str) -> None:
         """Something cannot be taken over."""

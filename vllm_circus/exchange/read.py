@@ -73,7 +73,12 @@ def _read_vllm_cli(document: Mapping[str, Any], name: str, source: str) -> Impor
         imported = read_settings(document, account)
     else:
         raise refuse(source, "nobody can tell what this file is", f"it should be {_KNOWN}")
-    return replace(imported, losses=tuple(account.losses), notes=tuple(account.notes))
+    return replace(
+        imported,
+        losses=tuple(account.losses),
+        notes=tuple(account.notes),
+        profiles_elsewhere=tuple(account.profiles),
+    )
 
 
 def _kind(document: Mapping[str, Any], name: str) -> tuple[str, Mapping[str, Any]]:

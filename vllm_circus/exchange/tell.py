@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 
 from vllm_circus.exchange.doubts import Doubt
 from vllm_circus.exchange.found import Imported, Loss
 
 
-def tell_import(imported: Imported) -> tuple[str, ...]:
-    """What was taken over, what became something else, and what was lost; one sentence each."""
-    return (*_taken(imported), *tell_losses(imported.losses, imported.notes))
+def tell_import(imported: Imported, profiles: Container[str] = ()) -> tuple[str, ...]:
+    """What was taken over, what became something else, and what was lost; one sentence each.
+
+    `profiles` are those that are kept here: only others have yet to be imported.
+    """
+    lacking = (name for name in imported.profiles_elsewhere if name not in profiles)
+    needs = (
+        f"the profile {name!r} is not in this file: import vllm-cli's user_profiles.json as well" for name in lacking
+    )
+    return (*_taken(imported), *tell_losses(imported.losses, (*needs, *imported.notes)))
 
 
 def tell_losses(losses: Sequence[Loss], notes: Sequence[str]) -> tuple[str, ...]:

@@ -221,7 +221,7 @@ def _tell_of_profiles(models: list[dict[str, Any]], account: Account) -> None:
         if name in BUILTIN:
             account.note("", f"the profile {name!r} is built in here, too, with values of its own")
         else:
-            account.note("", f"the profile {name!r} is not in this file: import vllm-cli's user_profiles.json as well")
+            account.need_profile(name)
 
 
 def read_profiles(data: Mapping[str, Any], account: Account) -> dict[str, dict[str, Any]]:

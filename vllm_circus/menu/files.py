@@ -71,8 +71,9 @@ def import_command(context: Context) -> None:
 def take_over(context: Context, imported: Imported) -> None:
     """Tell what was read, then keep it under names that are free, or as somebody says. Raises CircusError, and Back."""
     from vllm_circus.exchange.tell import tell_import
+    from vllm_circus.view.starting import kept_names
 
-    for line in tell_import(imported):
+    for line in tell_import(imported, kept_names(context.instance.profiles)):
         context.asker.say(line)
     for new in _new(imported):
         _keep(context, new, imported)
