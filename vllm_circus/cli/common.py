@@ -267,7 +267,7 @@ def changed_since(instance: Instance, outline: Outline) -> str:
 
 
 class FileGone(CircusError):
-    """A set runs, and the models file that it was started from is no longer there."""
+    """A set runs, and the models file that it goes by is no longer there."""
 
     exit_code = 2
 
@@ -289,7 +289,7 @@ def meant_file(instance: Instance, given: str | None) -> Path:
 def gone_words(source: Path) -> str:
     """What is said of the running set's models file where it is none any more."""
     what = "is no longer a file" if source.exists() else "is no longer there"
-    return f"{source} {what}; the set goes on as it was started"
+    return f"{source} {what}; the set goes on as the file was last read"
 
 
 def gone_hint(instance: Instance) -> str:
