@@ -272,9 +272,13 @@ def test_a_models_file_that_changed_since_the_start_is_told(running: Path, insta
         "models.yaml has changed since it was last read; `vllm-circus reload` applies it"
     )
     running.unlink()
-    assert changed_since(instance, outline) == f"{running} is no longer there; the set goes on as the file was last read"
+    assert (
+        changed_since(instance, outline) == f"{running} is no longer there; the set goes on as the file was last read"
+    )
     running.mkdir()
-    assert changed_since(instance, outline) == f"{running} is no longer a file; the set goes on as the file was last read"
+    assert (
+        changed_since(instance, outline) == f"{running} is no longer a file; the set goes on as the file was last read"
+    )
 
 
 def test_a_models_file_with_the_same_content_has_not_changed(running: Path, instance: Instance, home: Path) -> None:

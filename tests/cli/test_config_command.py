@@ -144,6 +144,27 @@ def test_without_an_editor_or_with_a_wrong_one_nothing_happens(
     assert (refused.code, "set VISUAL or EDITOR" in refused.err) == (2, True)
 
 
+def test_an_editor_that_nobody_named_is_started_on_a_terminal_only(
+    command: Command, models_file: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command("config", "save", "hall", str(models_file))
+    programs = home / "bin"
+    programs.mkdir()
+    (programs / "vi").write_text("#!/bin/sh\nprintf '\\033[2J'\n")
+    (programs / "vi").chmod(0o755)
+    monkeypatch.setenv("PATH", str(programs))
+    monkeypatch.delenv("VISUAL", raising=False)
+    monkeypatch.delenv("EDITOR", raising=False)
+    refused = command("config", "edit", "hall")
+    assert (refused.code, refused.out) == (2, "")
+    assert refused.err == (
+        "error: the editor vi needs a terminal\n"
+        "hint: edit on a terminal, or set VISUAL or EDITOR to a program that needs none\n"
+    )
+    monkeypatch.setenv("EDITOR", "vi")
+    assert command("config", "edit", "hall").err == "nothing was changed\n"
+
+
 def test_an_editor_that_takes_the_file_away_is_no_bug(
     command: Command, models_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 
 import click
@@ -97,12 +98,18 @@ def _run_editor(copy: Path) -> None:
 
 
 def editor() -> list[str]:
-    """The words that run the operator's editor. Raises NoEditor."""
-    wish = os.environ.get("VISUAL") or os.environ.get("EDITOR") or next(filter(shutil.which, ("nano", "vi")), "")
+    """The words that run the operator's editor. Raises NoEditor.
+
+    One that nobody has named is for a terminal alone: a pipe would be filled with what draws its screen.
+    """
+    wish = os.environ.get("VISUAL") or os.environ.get("EDITOR")
     try:
-        words = shlex.split(wish)
+        words = shlex.split(wish) if wish else list(islice(filter(shutil.which, ("nano", "vi")), 1))
     except ValueError:
         words = []
     if not words:
         raise NoEditor("there is no editor", hint="set VISUAL or EDITOR, e.g. EDITOR=nano")
+    if not wish and not (sys.stdin.isatty() and sys.stdout.isatty()):
+        hint = "edit on a terminal, or set VISUAL or EDITOR to a program that needs none"
+        raise NoEditor(f"the editor {words[0]} needs a terminal", hint=hint)
     return words
