@@ -193,6 +193,26 @@ def test_settings_are_set_shown_and_unset(
     assert instance.settings.read_text() == "{}\n"
 
 
+@pytest.mark.parametrize("key", ["token_file", "proxy.keys.file", "proxy.tls.key"])
+def test_a_file_of_secrets_that_others_may_read_is_refused(
+    key: str, command: Command, instance: Instance, home: Path
+) -> None:
+    file = home / "secret"
+    file.write_text("hf_x\n")
+    file.chmod(0o644)
+    if key == "proxy.tls.key":
+        assert command("settings", "set", "proxy.tls", "{certificate: /c, key: /k}").code == 0
+    before = instance.settings.read_text() if instance.settings.exists() else ""
+    refused = command("settings", "set", key, str(file))
+    assert refused.code == 2
+    assert refused.err == (
+        f"error: {file} may be read by others (mode 0644)\nhint: name a file of mode 0600, which holds nothing else\n"
+    )
+    assert (instance.settings.read_text() if instance.settings.exists() else "") == before
+    file.chmod(0o600)
+    assert command("settings", "set", key, str(file)).code == 0
+
+
 def test_every_setting_is_shown_with_its_meaning(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = command("settings", "show").out.splitlines()[1:]
     assert len(lines) > 20

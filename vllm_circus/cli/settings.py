@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 #: Settings that hold paths: what is relative begins where the command is typed.
 _PATHS = frozenset({"model_folders", "token_file", "proxy.keys.file", "proxy.tls.certificate", "proxy.tls.key"})
 
+#: Those of them that hold secrets: nobody but the owner may read the file.
+_SECRETS = frozenset({"token_file", "proxy.keys.file", "proxy.tls.key"})
+
 settings = shelves.group_of("settings", "Show and change what the program remembers: model folders, proxy defaults.")
 
 
@@ -38,6 +42,12 @@ class UnknownKey(CircusError):
     """There is no such setting."""
 
     exit_code = 4
+
+
+class OpenToOthers(CircusError):
+    """A file of secrets may be read by others."""
+
+    exit_code = 2
 
 
 @dataclass(frozen=True)
@@ -92,7 +102,10 @@ def unset(session: Session, key: str) -> None:
 
 
 def change_setting(instance: Instance, key: str, words: Sequence[str] | None) -> None:
-    """Set a key to what the words say, or with None to its default. Raises UnknownKey, and ConfigError."""
+    """Set a key to what the words say, or with None to its default.
+
+    Raises UnknownKey, ConfigError, and OpenToOthers where it is a file of secrets that others may read.
+    """
     from vllm_circus.stores.reading import parse_settings
     from vllm_circus.stores.settings import change_settings
     from vllm_circus.stores.yamltext import dump_section_values, plain
@@ -114,11 +127,23 @@ def _value(setting: Setting, words: Sequence[str]) -> Any:
 
     if setting.key in _PATHS:
         paths = [str(expanded(word).absolute()) for word in words]
+        if setting.key in _SECRETS:
+            _check_private(Path(paths[0]))
         return paths if setting.is_list else paths[0]
     values = [plain_value(word) for word in words]
     if setting.is_list or len(values) > 1:
         return values if len(values) > 1 or not isinstance(values[0], list) else values[0]
     return values[0]
+
+
+def _check_private(path: Path) -> None:
+    """Raises OpenToOthers; a file that is yet to be made is none."""
+    from vllm_circus.facts import Disk
+
+    mode = Disk().mode(path)
+    if mode is not None and mode & 0o077:
+        hint = "name a file of mode 0600, which holds nothing else"
+        raise OpenToOthers(f"{path} may be read by others (mode {mode:04o})", hint=hint)
 
 
 def _put(values: dict[str, Any], path: list[str], value: list[Any] | None) -> None:
