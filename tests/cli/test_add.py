@@ -106,8 +106,8 @@ def test_the_whole_result_is_checked_before_anything_is_written(command: Command
     port = str(load_config(own_file).config.models[0].port)
     command("shortcuts", "new", "long", "--model", "org/L", "--engine", "simulator", "--arg", "tensor-parallel-size=2")
     for words, told in (
-        (("org/M", "--port", port), f"--port: port {port} is also that of models[0].port (line 4)"),
-        (("org/M", "--alias", "first"), "--alias: 'first' is also models[0].aliases[0] (line 4)"),
+        (("org/M", "--port", port), f"--port: port {port} is also that of models[0].port ({own_file}, line 4)"),
+        (("org/M", "--alias", "first"), f"--alias: 'first' is also models[0].aliases[0] ({own_file}, line 4)"),
         (("org/M", "--profile", "lowmemory"), "--profile: there is no profile 'lowmemory' (did you mean 'low_memory'?"),
         (("org/M", "--arg", "port=1"), "--arg port: the program sets this itself"),
         (("org/M", "--env", "A B=1"), "--env ['A B']: 'A B' cannot be used here"),
@@ -124,8 +124,28 @@ def test_the_whole_result_is_checked_before_anything_is_written(command: Command
         refused = command("add", *words)
         assert refused.code == 2, words
         assert f"error: {told}" in refused.err
-        assert str(own_file) not in refused.err
+        assert f"{own_file}:" not in refused.err
     assert own_file.read_text() == before
+
+
+def test_no_line_is_told_that_the_file_does_not_have(command: Command, own_file: Path) -> None:
+    twice = ("--arg", "gpu-memory-utilization=0.4", "--gpu-memory", "0.5", "--gpus", "0")
+    assert "`gpu_memory` says what this says" in command("add", "org/M", *twice).err
+    own_file.write_text("models:\n- {name: a, model: org/A}\n\ndefaults:\n  engine: simulator\n  priority: x\n")
+    wrong = command("add", "org/M", "--gpus", "none")
+    assert f"error: {own_file}:6: defaults.priority: " in wrong.err
+    own_file.write_text("models:\n- {name: a, model: org/A, engine: simulator, gpus: []}\n")
+    profile = own_file.parent / "profiles" / "long.yaml"
+    profile.parent.mkdir()
+    profile.write_text("# 1\n# 2\n# 3\n# 4\n# 5\nargs: {max-model-len: abc}\n")
+    assert f"error: {profile}:6: " in command("add", "org/M", "--profile", "long", "--gpus", "none").err
+
+
+def test_a_line_is_that_of_the_text_before() -> None:
+    old, new = ["a", "b", "c"], ["a", "b", "new", "newer", "c"]
+    assert [change.old_line(old, new, line) for line in range(6)] == [0, 1, 2, 0, 0, 3]
+    assert [change.old_line([], new, line) for line in range(6)] == [0] * 6
+    assert [change.old_line(["a", "[b]"], ["a", "[b, c]"], line) for line in range(3)] == [0, 1, 2]
 
 
 def test_what_is_wrong_in_the_file_itself_is_told_with_its_line(command: Command, own_file: Path) -> None:

@@ -97,7 +97,7 @@ def _proposed(
     try:
         plan = plan_of(instance, survey_bytes(after.encode(), path))
     except ConfigError as error:
-        told = _told(error, before, telling) if telling else error
+        told = _told(error, path, before or "", after, telling) if telling else error
         if runs or not saved or not all(fault.lack for fault in told.faults):
             raise told from None
         return Proposal(instance, path, saved, before, after, None, None, lacks=_lacks(error))
@@ -106,11 +106,33 @@ def _proposed(
     return Proposal(instance, path, saved, before, after, plan, difference_to(plan), runs_by)
 
 
-def _told(error: ConfigError, before: str | None, telling: Telling) -> ConfigError:
+def _told(error: ConfigError, path: Path, before: str, after: str, telling: Telling) -> ConfigError:
     from vllm_circus.stores.writing import model_names
 
-    position = len(model_names(before)) if before is not None else 0
-    return ConfigError(tuple(telling(fault, position) for fault in error.faults))
+    position = len(model_names(before)) if before else 0
+    faults = (_of_old_text(each, before, after) if each.file == str(path) else each for each in error.faults)
+    return ConfigError(tuple(telling(fault, position) for fault in faults))
+
+
+def _of_old_text(fault: Fault, before: str, after: str) -> Fault:
+    """The fault with the lines that the old text has; those that only the new one has are not told."""
+    import re
+    from dataclasses import replace
+
+    def told(text: str) -> str:
+        return re.sub(r" \(line (\d+)\)", lambda found: f" (line {old})" if (old := line(found[1])) else "", text)
+
+    def line(number: str) -> int:
+        return old_line(before.splitlines(), after.splitlines(), int(number))
+
+    return replace(fault, line=line(str(fault.line)), message=told(fault.message), fix=told(fault.fix))
+
+
+def old_line(old: Sequence[str], new: Sequence[str], line: int) -> int:
+    """Which line, from 1, of a text that was before something was put into it; 0 where it had none."""
+    same = next((at for at, pair in enumerate(zip(old, new, strict=False)) if pair[0] != pair[1]), len(old))
+    before = line if line <= same else line - (len(new) - len(old))
+    return before if line <= same or before > same else 0
 
 
 def _lacks(error: ConfigError) -> tuple[str, ...]:

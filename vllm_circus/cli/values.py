@@ -146,6 +146,8 @@ def told_by_option(fault: Fault, position: int, *, typed: Mapping[str, Any]) -> 
     if place is None:
         return fault
     whole, key, inside = place.groups()
+    message, fix = (text.replace("(line ", f"({fault.file}, line ") for text in (fault.message, fault.fix))
+    fault = replace(fault, message=message, fix=fix)
     if not _is_typed(typed.get(key), inside):
         return replace(fault, file="the model to be added", line=0, where=whole)
     named = f"{_TYPED_AS[key]} {inside}" if isinstance(typed[key], dict) and inside else _TYPED_AS[key]
