@@ -101,6 +101,28 @@ def test_filters_hold_together() -> None:
     assert [e.text for e in lines if wanted.matches(e)] == ["an err"]
 
 
+@pytest.mark.parametrize("client", ["127.0.0.1:47456", "[::1]:47456", ""], ids=["IPv4", "IPv6", "unix socket"])
+@pytest.mark.parametrize("path", ["health", "ping"])
+def test_good_probes_are_left_out_however_the_engine_listens(client: str, path: str) -> None:
+    probe = entry("a", 1, f'INFO:     {client} - "GET /{path} HTTP/1.1" 200 OK')
+    assert not Wanted().matches(probe)
+    assert Wanted(probes=True).matches(probe)
+
+
+@pytest.mark.parametrize("client", ["127.0.0.1:47456", ""], ids=["TCP", "unix socket"])
+def test_bad_probes_and_requests_are_shown(client: str) -> None:
+    assert Wanted().matches(entry("a", 1, f'INFO:     {client} - "GET /health HTTP/1.1" 503 Service Unavailable'))
+    assert Wanted().matches(entry("a", 1, f'INFO:     {client} - "GET /v1/models HTTP/1.1" 200 OK'))
+
+
+def test_a_search_finds_no_probes_that_are_left_out() -> None:
+    probe = entry("a", 1, 'INFO:     127.0.0.1:47456 - "GET /health HTTP/1.1" 200 OK')
+    request = entry("a", 1, 'INFO:     127.0.0.1:47456 - "POST /v1/completions HTTP/1.1" 200 OK')
+    assert not Wanted(pattern=re.compile("200")).matches(probe)
+    assert Wanted(pattern=re.compile("200")).matches(request)
+    assert Wanted(pattern=re.compile("200"), probes=True).matches(probe)
+
+
 def shown(form: Form, *entries: Entry) -> list[str]:
     return [paint(form.line(e), colour=form.colour) for e in entries]
 

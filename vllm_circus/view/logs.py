@@ -22,7 +22,8 @@ PARTS = ("proxy", "health", "stats", "circusd")
 #: What tells nothing new beside the states: the health plugin's word on each, and the dozens of routes of an engine.
 _KNOWN = re.compile(r"INFO \S+: [a-z]+ -> [a-z]+\b|.*\blauncher\.py:\d+\] Route: ")
 #: An engine's access log of a health probe that went well, ours or a load balancer's: it says nothing, every 2 s.
-_PROBE = re.compile(r'INFO: +\S+ - "GET /(?:health|ping) HTTP/1\.[01]" 200\b')
+#: Over a unix socket the client has no address.
+_PROBE = re.compile(r'INFO: +(?:\S+ )?- "GET /(?:health|ping) HTTP/1\.[01]" 200\b')
 
 BEGINNING = datetime.fromtimestamp(0, UTC)
 _SPAN = re.compile(r"(?:(\d{1,9})d)?(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s)?")
@@ -43,8 +44,8 @@ class Entry:
 class Wanted:
     """Which lines are asked for: not older than `since`, and with `pattern` somewhere in the text.
 
-    Without a pattern, lines of the access log about health probes that went well are left out unless `probes` is set;
-    `brief` leaves out what those know who are shown the states beside the log.
+    Lines of the access log about health probes that went well are left out unless `probes` is set; `brief` leaves out
+    what those know who are shown the states beside the log.
     """
 
     since: datetime | None = None
@@ -56,8 +57,8 @@ class Wanted:
         """Whether the line is asked for."""
         if self.too_old(entry):
             return False
-        if self.pattern is not None:
-            return self.pattern.search(entry.text) is not None
+        if self.pattern is not None and self.pattern.search(entry.text) is None:
+            return False
         if self.brief and _KNOWN.match(entry.text):
             return False
         return self.probes or _PROBE.match(entry.text) is None
