@@ -57,6 +57,12 @@ def test_a_model_that_never_crashed_tells_its_reason() -> None:
     ]
 
 
+def test_no_time_is_told_of_a_model_that_never_ran() -> None:
+    never = ModelState("chat", State.STOPPED)
+    assert told(never)[0] == "chat: stopped"
+    assert why_document(never)["since_at"] is None
+
+
 def test_a_model_on_call_says_that_a_request_brings_it_up() -> None:
     assert "the next request" in told(ModelState("chat", State.SLEEPING, since_at=NOW, on_call=True))[-1]
 

@@ -92,3 +92,7 @@ def test_the_registry_and_the_status_tell_of_every_replica_whose_it_is() -> None
             ("chat-2", "chat", "small", "loading"),
             ("small", "small", None, "ready"),
         ]
+
+
+def test_no_time_is_told_where_nobody_knows_it() -> None:
+    assert [model["since_at"] for model in outlook(State.STOPPED).status()["models"]] == [None, None, None]

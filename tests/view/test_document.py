@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-from tests.view.pictures import GIB, NOW, PICTURE
+from tests.view.pictures import GIB, MODELS, NOW, PICTURE
+from vllm_circus.bus.messages import ModelState
+from vllm_circus.lifecycle.states import State
 from vllm_circus.view.document import status_document
 
 
@@ -51,3 +53,8 @@ def test_what_nobody_tells_is_null() -> None:
     assert document["models"][0]["state"] is None
     assert document["models"][0]["traffic"] is None
     assert [plugin["age"] for plugin in document["plugins"]] == [None, None]
+
+
+def test_the_time_since_which_a_model_never_ran_is_null() -> None:
+    never = replace(MODELS, models=(ModelState("qwen", State.STOPPED),))
+    assert status_document(replace(PICTURE, models=never))["models"][0]["since_at"] is None

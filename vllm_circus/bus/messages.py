@@ -67,7 +67,7 @@ class ModelState:
     Attributes:
         state: where it is in its life.
         reason: why, one cleaned line for people; empty where the state says all.
-        since_at: when it came into this state.
+        since_at: when it came into this state; 0 where nobody knows, as of one that never ran.
         pid: of the API server, while there is one.
         started_at: when this process was started; None while there is none.
         phase: what loading is at, from its log (`loading weights`); empty outside loading.

@@ -66,7 +66,7 @@ def _model(picture: Picture, model: OutlineModel) -> dict[str, Any]:
         "awaited": told.awaited if told else None,
         "expected": told.expected if told else None,
         "phase": told.phase if told else None,
-        "since_at": told.since_at if told else None,
+        "since_at": (told.since_at or None) if told else None,
         "started_at": told.started_at if told else None,
         "uptime": max(0.0, picture.now - told.started_at) if told and told.started_at is not None else None,
         "pid": told.pid if told else None,

@@ -32,11 +32,14 @@ def why_lines(state: ModelState, outline: Outline, now: float) -> Iterator[Line]
 
 
 def why_document(state: ModelState) -> dict[str, Any]:
-    """The same for programs. Times called `at` are wall-clock seconds since 1970, `ran` is in seconds."""
+    """The same for programs. Times called `at` are wall-clock seconds since 1970, `ran` is in seconds.
+
+    A time that nobody knows is null.
+    """
     return {
         "name": state.name,
         "state": str(state.state),
-        "since_at": state.since_at,
+        "since_at": state.since_at or None,
         "reason": state.reason,
         "fix": state.fix,
         "phase": state.phase,
@@ -49,8 +52,8 @@ def _headline(state: ModelState, now: float) -> Line:
     style: Style = "bad" if state.state in _ILL else "good" if state.state is State.READY else "busy"
     more = f", {state.phase}" if state.phase else ""
     tries = f", failed {state.tries} times in a row" if state.tries > 1 else ", failed once" if state.tries else ""
-    since = f" for {duration(now - state.since_at)}{clean(more)}{tries}"
-    return Cell(state.name, "bold"), Cell(": "), Cell(str(state.state), style), Cell(since)
+    since = f" for {duration(now - state.since_at)}" if state.since_at else ""
+    return Cell(state.name, "bold"), Cell(": "), Cell(str(state.state), style), Cell(f"{since}{clean(more)}{tries}")
 
 
 def _crash_lines(crash: Crash, *, over: bool, now: float) -> Iterator[Line]:

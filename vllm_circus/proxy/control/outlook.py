@@ -142,7 +142,7 @@ class Outlook:
         return {
             "reason": state.reason if state else "",
             "phase": state.phase if state else "",
-            "since_at": state.since_at if state else None,
+            "since_at": (state.since_at or None) if state else None,
             "started_at": state.started_at if state else None,
             "pid": state.pid if state else None,
             "tries": state.tries if state else 0,
