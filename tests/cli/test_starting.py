@@ -75,3 +75,11 @@ def test_what_the_screen_showed_last_is_said(monkeypatch: pytest.MonkeyPatch) ->
     failed = {"beta": ModelState("beta", State.FAILED)}
     tell_outcome(("alpha", "beta", "gamma", "delta"), Outcome("failed", "", failed, ("gamma",), ("delta",)))
     assert said == ["alpha: ready", "delta: left out, and stopped"]
+
+
+def test_a_model_at_rest_is_not_said_to_be_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(starting, "say", said.append)
+    beta = ModelState("beta", State.STOPPED, "the first request starts it", on_call=True)
+    tell_outcome(NAMES, Outcome("ready", at_rest={"beta": beta}))
+    assert said == ["alpha: ready", "beta: stopped (the first request starts it)"]

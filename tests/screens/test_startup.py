@@ -48,8 +48,13 @@ def test_it_is_over_when_all_are_ready_and_the_proxy_serves() -> None:
 
 
 def test_a_model_on_call_need_not_be_up() -> None:
-    state = starting(models(QWEN, told("coder", State.STOPPED, on_call=True)), COUNTS)
+    coder = told("coder", State.STOPPED, on_call=True, reason="the first request starts it")
+    state = starting(models(QWEN, coder), COUNTS)
     assert state.outcome is not None
+    assert state.outcome.at_rest == {"coder": coder}
+    shown = screen(state)
+    assert shown[0].startswith("1 of 1 model ready, 1 at rest  the proxy serves")
+    assert shown[2] == "  coder  stopped  the first request starts it"
 
 
 def test_a_failure_waits_for_a_decision_and_then_ends_by_itself() -> None:

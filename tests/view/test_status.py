@@ -11,7 +11,7 @@ from tests.view.pictures import CONTROL, COUNTS, GIB, MODELS, NOW, OUTLINE, PICT
 from vllm_circus.bus.messages import ModelsMessage, ModelState
 from vllm_circus.lifecycle.states import State
 from vllm_circus.view.live import screen
-from vllm_circus.view.status import Picture, judge, memory_used, status_lines, why
+from vllm_circus.view.status import Picture, judge, memory_used, ready_words, status_lines, why
 from vllm_circus.view.table import paint, paint_row
 
 
@@ -155,6 +155,26 @@ def test_ready_means_every_enabled_model() -> None:
     assert not PICTURE.ready
     ready = tuple(replace(state, state=State.READY) for state in MODELS.models[:3])
     assert replace(PICTURE, models=replace(MODELS, models=(*ready, MODELS.models[3]))).ready
+
+
+READY, LOADING = ModelState("a", State.READY), ModelState("a", State.LOADING)
+RESTING = ModelState("a", State.STOPPED, on_call=True)
+
+
+@pytest.mark.parametrize(
+    ("states", "words"),
+    [
+        ((READY,), "1 of 1 model ready"),
+        ((READY, None, LOADING, ModelState("a", State.STOPPED)), "1 of 4 models ready"),
+        ((READY, READY, RESTING, ModelState("a", State.SLEEPING, on_call=True)), "2 of 2 models ready, 2 at rest"),
+        ((READY, replace(RESTING, awaited=True)), "1 of 2 models ready"),
+        ((READY, replace(LOADING, on_call=True)), "1 of 2 models ready"),
+        ((RESTING,), "1 model at rest"),
+        ((), "0 of 0 models ready"),
+    ],
+)
+def test_models_at_rest_are_no_models_that_lack(states: tuple[ModelState | None, ...], words: str) -> None:
+    assert ready_words(states) == words
 
 
 def test_the_live_screen_shows_the_same_text() -> None:

@@ -103,6 +103,11 @@ class ModelState:
     failures: int = 0
     restarts: int = 0
 
+    @property
+    def at_rest(self) -> bool:
+        """Whether it is not to be ready now: the next request brings it up."""
+        return self.on_call and not self.awaited and self.state in {State.STOPPED, State.SLEEPING}
+
 
 @dataclass(frozen=True)
 class ModelsMessage:

@@ -52,9 +52,13 @@ def wait_on_screen(instance: Instance, names: Sequence[str], timeout: float | No
 
 def tell_outcome(names: Sequence[str], outcome: Outcome) -> None:
     """What the screen showed last, for those who read on after it has gone."""
+    from vllm_circus.screens.telling import state_words
+
     for name in names:
         if name in outcome.left_out:
             say(f"{name}: left out, and stopped")
+        elif name in outcome.at_rest:
+            say(f"{name}: {state_words(outcome.at_rest[name])}")
         elif name not in outcome.failed and name not in outcome.waiting:
             say(f"{name}: {State.READY}")
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from vllm_circus.cli.common import Session
     from vllm_circus.paths import Instance
+    from vllm_circus.view.outline import Outline
 
 #: Set to anything, it asks for numbered lines instead of lists that move.
 PLAIN = "VLLM_CIRCUS_PLAIN"
@@ -147,17 +148,13 @@ def headline(instance: Instance) -> str:
     outline = read_plan_outline(instance)
     if running_pid(instance) is None or outline is None:
         return f"{what}: nothing runs"
-    ready, models = ready_count(instance)
-    return f"{what}: {ready} of {models} models ready, {outline.url}"
+    return f"{what}: {_how_many_ready(instance, outline)}, {outline.url}"
 
 
-def ready_count(instance: Instance) -> tuple[int, int]:
-    """How many engines of the running set are ready, and how many are to be; takes up to half a second."""
+def _how_many_ready(instance: Instance, outline: Outline) -> str:
+    """How many engines of the running set are ready; takes up to half a second."""
     from vllm_circus.cli.waiting import current_states
-    from vllm_circus.lifecycle.states import State
-    from vllm_circus.view.outline import read_plan_outline
+    from vllm_circus.view.status import ready_words
 
-    outline = read_plan_outline(instance)
-    wanted = [model.name for model in outline.models if model.enabled] if outline else []
     states = current_states(instance, 0.5)
-    return sum(name in states and states[name].state is State.READY for name in wanted), len(wanted)
+    return ready_words([states.get(model.name) for model in outline.models if model.enabled])

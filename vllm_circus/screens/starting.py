@@ -33,6 +33,7 @@ class Outcome:
         failed: those that did not become ready.
         waiting: names of those that were still on their way.
         left_out: names of those that were stopped, to continue without them.
+        at_rest: those that need not be ready, since the first request starts them.
     """
 
     kind: Literal["ready", "failed", "edit", "left", "gone"]
@@ -40,6 +41,7 @@ class Outcome:
     failed: Mapping[str, ModelState] = field(default_factory=dict)
     waiting: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
+    at_rest: Mapping[str, ModelState] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,11 @@ class Startup:
         return tuple(name for name in self.names if self._verdict(name) is Verdict.DONE)
 
     @property
+    def at_rest(self) -> tuple[str, ...]:
+        """Those of them that are not ready, and need not be: a request brings them up."""
+        return tuple(name for name in self.ready if self.states[name].state is not State.READY)
+
+    @property
     def waiting(self) -> tuple[str, ...]:
         """Those that are on their way."""
         return tuple(name for name in self.names if name not in self.failed and name not in self.ready)
@@ -105,7 +112,8 @@ class Startup:
     def ended(self, kind: Literal["ready", "failed", "edit", "left", "gone"], model: str = "") -> Startup:
         """The state with this outcome."""
         failed = {name: self.states[name] for name in self.failed if name in self.states}
-        return replace(self, outcome=Outcome(kind, model, failed, self.waiting, self.left_out))
+        at_rest = {name: self.states[name] for name in self.at_rest}
+        return replace(self, outcome=Outcome(kind, model, failed, self.waiting, self.left_out, at_rest))
 
 
 def after(state: Startup, event: Event) -> Startup:

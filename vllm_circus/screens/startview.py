@@ -13,9 +13,9 @@ from vllm_circus.screens.progress import load_words, share_of
 from vllm_circus.screens.starting import EDIT, RETRY, WITHOUT, Startup
 from vllm_circus.screens.telling import state_words
 from vllm_circus.view.logs import Form
-from vllm_circus.view.status import STYLES
+from vllm_circus.view.status import STYLES, ready_words
 from vllm_circus.view.table import Cell, Line
-from vllm_circus.view.units import counted, duration
+from vllm_circus.view.units import duration
 
 _LEAST_LOG = 4  # rows, its title included
 _BAR = 30
@@ -37,9 +37,9 @@ def render(state: Startup, width: int, height: int) -> list[Line]:
 
 
 def _title(state: Startup, width: int) -> Line:
-    ready, total = len(state.ready), len(state.names)
+    ready = ready_words([state.states.get(name) for name in state.names])
     proxy = Cell("the proxy serves", "good") if state.serves else Cell("the proxy does not serve yet", "busy")
-    left: Line = (Cell(f"{ready} of {counted(total, 'model')} ready  ", "bold"), proxy)
+    left: Line = (Cell(f"{ready}  ", "bold"), proxy)
     return apart(left, (Cell(duration(state.now - state.began)),), width)
 
 
@@ -53,13 +53,14 @@ def _news(state: Startup) -> Iterator[Line]:
 
 
 def _models(state: Startup, width: int, room: int) -> list[Line]:
-    """What is known of each; without room, those that are ready share one line, and what does not fit is counted."""
+    """What is known of each; without room, those that are ready or at rest share a line, and the rest is counted."""
     lines = [line for name in state.names for line in _model(state, name, width)]
     if len(lines) <= room:
         return lines
-    ready = state.ready
+    ready = [name for name in state.ready if name not in state.at_rest]
     short: list[Line] = [(Cell("ready: ", "good"), Cell(", ".join(ready)))] if ready else []
-    rest = [name for name in (*state.troubled, *state.waiting) if name not in ready]
+    short += [(Cell("at rest: ", "dim"), Cell(", ".join(state.at_rest)))] if state.at_rest else []
+    rest = [name for name in (*state.troubled, *state.waiting) if name not in state.ready]
     short += [line for name in dict.fromkeys(rest) for line in _model(state, name, width)]
     if len(short) <= room:
         return short
@@ -82,7 +83,7 @@ def _model(state: Startup, name: str, width: int) -> Iterator[Line]:
 def _progress(state: Startup, told: ModelState, width: int) -> Iterator[Cell]:
     share = share_of(told, state.now)
     if share is None:
-        yield Cell(_tries(told))
+        yield Cell(clean(told.reason) if told.at_rest else _tries(told))
         return
     yield from bar(share, min(_BAR, max(4, width // 4)), "good" if told.state is State.READY else "busy")
     yield Cell(f"  {load_words(told, state.now)}")

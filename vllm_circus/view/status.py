@@ -6,7 +6,7 @@ plugin counts as alive by the age of its last message, never by what circus says
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from vllm_circus.bus.messages import (
@@ -139,6 +139,19 @@ def status_lines(picture: Picture, width: int | None = None) -> Iterator[tuple[L
     reasons += [trouble] if (trouble := proxy_trouble(picture)) else []
     for below in [*([(), *reasons] if reasons else []), (), *_footer(picture, width)]:
         yield below, False
+
+
+def ready_words(states: Collection[ModelState | None]) -> str:
+    """How many of these models are ready; those at rest are not waited for: `3 of 4 models ready, 2 at rest`.
+
+    None stands for a model of which nobody told.
+    """
+    known = [told for told in states if told is not None]
+    ready, resting = sum(told.state is State.READY for told in known), sum(told.at_rest for told in known)
+    if resting and resting == len(states):
+        return f"{counted(resting, 'model')} at rest"
+    rest = f", {resting} at rest" if resting else ""
+    return f"{ready} of {counted(len(states) - resting, 'model')} ready{rest}"
 
 
 def memory_used(picture: Picture, model: OutlineModel) -> int | None:
