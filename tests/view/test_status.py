@@ -189,6 +189,14 @@ def test_a_model_that_had_been_ready_did_not_fail_to_start(tries: int, words: st
     )
 
 
+@pytest.mark.parametrize(("expected", "end"), [(None, "failed 2 times in a row\n"), (4.0, "; ready in about 7s\n")])
+def test_when_it_will_be_ready_is_told_only_of_a_model_that_has_been(expected: float | None, end: str) -> None:
+    failing = ModelState("qwen", State.BACKOFF, "exit code 1", tries=2, retry_after=7.0, expected=expected)
+    shown = text(replace(PICTURE, models=replace(MODELS, models=(failing,))))
+    assert "qwen: exit code 1; failed 2 times in a row" in shown
+    assert end in shown
+
+
 def test_whoever_is_queued_waits_for_its_turn_and_is_never_ready_in_no_time() -> None:
     queued = ModelState("qwen", State.QUEUED, since_at=NOW - 3, retry_after=0.2)
     shown = text(replace(PICTURE, models=replace(MODELS, models=(queued,))))

@@ -209,7 +209,8 @@ def _timing(told: ModelState, now: float) -> Iterator[str]:
     if told.tries:
         # also true of one that was ready for a while, too short a while, before it crashed
         yield f"failed {told.tries} times in a row" if told.tries > 1 else "failed once"
-    if told.retry_after is not None and told.state.coming:
+    unknown = told.state is State.BACKOFF and told.expected is None  # what clients are told to wait is a guess then
+    if told.retry_after is not None and told.state.coming and not unknown:
         yield f"ready in about {duration(max(1.0, told.retry_after))}"
 
 
