@@ -14,6 +14,7 @@ import pytest
 from tests.cli.conftest import Command
 from vllm_circus.logline import encode
 from vllm_circus.paths import Instance
+from vllm_circus.supervise.lock import hold_lock
 
 
 def write(instance: Instance, part: str, *lines: str, ago: float = 0.0, channel: str = "O") -> None:
@@ -86,6 +87,14 @@ def test_an_unknown_model_is_answered_with_a_guess(command: Command, instance: I
     outcome = command("logs", "qwem")
     assert outcome.code == 4
     assert outcome.err == "error: no model 'qwem'\nhint: did you mean `qwen`?\n"
+
+
+def test_where_nothing_runs_that_is_said_of_a_name_that_nobody_knows(command: Command, instance: Instance) -> None:
+    outcome = command("logs", "chat")
+    assert outcome.code == 3
+    assert outcome.err.startswith("error: vllm-circus is not running\nhint: start it with `vllm-circus up -d`")
+    with hold_lock(instance):
+        assert command("logs", "chat").code == 4
 
 
 def test_an_alias_is_answered_with_the_model_behind_it(command: Command, instance: Instance, models_file: Path) -> None:

@@ -16,10 +16,12 @@ from vllm_circus.cli.common import (
     Session,
     instance_option,
     known_model,
+    need_running,
     say,
     wants_colour,
 )
 from vllm_circus.cli.completing import model_argument
+from vllm_circus.config.places import nearest
 from vllm_circus.view.logs import PARTS
 from vllm_circus.view.outline import read_plan_outline
 
@@ -121,11 +123,19 @@ def _number(text: str | None, since: str | None) -> int | None:
 
 
 def _parts(instance: Instance, names: tuple[str, ...]) -> dict[str, Path]:
-    """The log of each part that is meant. Raises UnknownModel."""
+    """The log of each part that is meant. Raises UnknownModel, and NotRunning as `_known_part` does."""
     parts, outline = known_parts(instance), read_plan_outline(instance)
     known = tuple(dict.fromkeys((*(outline.targets if outline else ()), *parts)))
-    wanted = [part for name in names for part in _meant(known_model(name, known, outline), outline)]
+    wanted = [part for name in names for part in _meant(_known_part(instance, name, known, outline), outline)]
     return {part: instance.log(part) for part in wanted or set_parts(instance)}
+
+
+def _known_part(instance: Instance, name: str, known: tuple[str, ...], outline: Outline | None) -> str:
+    """The name, if it is one of those known. Raises UnknownModel; where no model could be meant, first NotRunning."""
+    models = [each for each in known if each not in PARTS]
+    if name not in known and not nearest(name, models) and not (outline and outline.explain_name(name)):
+        need_running(instance)
+    return known_model(name, known, outline)
 
 
 def _meant(name: str, outline: Outline | None) -> tuple[str, ...]:
