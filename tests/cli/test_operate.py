@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -24,6 +25,8 @@ from vllm_circus.bus.messages import (
 from vllm_circus.cli import operate
 from vllm_circus.cli.common import Session
 from vllm_circus.cli.logs import logs
+from vllm_circus.cli.top import top
+from vllm_circus.cli.why import why
 from vllm_circus.lifecycle.states import State
 from vllm_circus.paths import Instance
 from vllm_circus.supervise.lock import hold_lock
@@ -154,6 +157,15 @@ def test_names_that_are_none_are_answered_with_what_was_meant(health: Health, co
     assert health.taken == []
 
 
+def test_all_stands_for_every_model_where_they_are_only_looked_at(health: Health, command: Command) -> None:
+    told = json.loads(command("why", "all", "--json").out)
+    assert [model["name"] for model in told] == list(ENGINES)
+    picture = command("top", "all", "--once")
+    assert picture.code == 0, picture.err
+    assert picture.out.startswith("models 4 ready\n")
+    assert command("why", "al").code == command("top", "al", "--once").code == 4
+
+
 @pytest.mark.usefixtures("planned")
 def test_the_shell_completes_models_and_their_replicas() -> None:
     def completed(of: click.Command, incomplete: str) -> list[str]:
@@ -161,6 +173,7 @@ def test_the_shell_completes_models_and_their_replicas() -> None:
         return [item.value for item in argument.shell_complete(click.Context(of, obj=Session()), incomplete)]
 
     assert completed(operate.restart, "c") == ["chat", "chat-1", "chat-2", "chat-3"]
+    assert completed(why, "a") == completed(top, "a") == ["all"]
     assert completed(logs, "") == ["chat", "chat-1", "chat-2", "chat-3", "embed", "all", *PARTS]
 
 

@@ -128,7 +128,7 @@ def operate(
     need_running(instance)
     if verb != "stop":
         say_changed(instance)
-    wanted = _meant(names, need_outline(instance))
+    wanted = meant(names, need_outline(instance))
     from vllm_circus.cli.waiting import check_failed, current_states
 
     before = current_states(instance, ANSWER_WITHIN)  # which also waits for a health plugin that is just starting
@@ -138,7 +138,7 @@ def operate(
     check_failed(instance, failed, _GOALS.get(verb, "ready"))
 
 
-def _meant(names: tuple[str, ...], outline: Outline) -> list[OutlineModel]:
+def meant(names: tuple[str, ...], outline: Outline) -> list[OutlineModel]:
     """The engines that the names stand for, each once. Raises UnknownModel."""
     if ALL in names:
         return list(outline.models)
