@@ -52,6 +52,15 @@ def test_who_is_late_is_named_when_the_time_is_over(instance: Instance, held: Ex
         guard(counts(1))
 
 
+def test_who_had_failed_is_named_as_well(instance: Instance, held: ExitStack) -> None:
+    guard = StartGuard(instance, ("alpha", "beta", "gamma"), 0.0)
+    beta = ModelState("beta", State.BACKOFF, "out of memory", tries=2)
+    gamma = ModelState("gamma", State.STOPPED, "the first request starts it", on_call=True)
+    told = ModelsMessage(time.time(), 1, 1, (ModelState("alpha", State.LOADING), beta, gamma))
+    with pytest.raises(NotRunning, match=r"not there after 0 s: alpha, the proxy\n +beta is backoff: out of memory$"):
+        guard(told)
+
+
 def test_a_set_that_ends_ends_the_wait(instance: Instance, held: ExitStack) -> None:
     guard = StartGuard(instance, NAMES, None)
     guard(models())

@@ -233,3 +233,12 @@ def test_a_model_that_failed_is_told_whatever_the_proxy_does(instance: Instance,
     tell(models(state(State.FAILED)))
     tell(counts())
     assert set(wait(instance, patience=20)) == {"qwen"}
+
+
+def test_when_the_time_is_over_those_that_had_failed_are_named_as_well(instance: Instance, tell: Tell) -> None:
+    tell(models(state(State.FAILED, reason="out of memory"), ModelState("slow", State.LOADING)))
+    assert latest(instance.health_bus, TOPIC_MODELS, ModelsMessage, 20) is not None
+    with pytest.raises(NotRunning) as caught:
+        wait_for(instance, ["slow", "qwen"], judge_start, before={}, timeout=2)
+    assert str(caught.value) == "not there after 2 s: slow\n       qwen is failed: out of memory"
+    assert caught.value.hint == "see `vllm-circus status`"

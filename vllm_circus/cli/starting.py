@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 
 from vllm_circus.bus.messages import CountsMessage, ModelsMessage, ModelState
 from vllm_circus.cli.common import say, words
-from vllm_circus.cli.waiting import ProxyWatch, check_hope
+from vllm_circus.cli.waiting import ProxyWatch, check_hope, late
 from vllm_circus.errors import NotRunning
 from vllm_circus.lifecycle.states import State
+from vllm_circus.view.goals import Verdict, judge_start
 
 if TYPE_CHECKING:
     from vllm_circus.paths import Instance
@@ -72,20 +73,21 @@ class StartGuard:
         self._begun = self._heard = time.monotonic()
         self._proxy = ProxyWatch(instance)
         self._missing = list(names)
+        self._failed: dict[str, ModelState] = {}
 
     def __call__(self, message: ModelsMessage | CountsMessage | None) -> None:
         """Take a word; None where none came."""
         if isinstance(message, ModelsMessage):
             self._heard = time.monotonic()
-            ready = {told.name for told in message.models if told.state is State.READY}
-            self._missing = [name for name in self._missing if name not in ready]
+            verdicts = {told.name: judge_start(None, told) for told in message.models}
+            self._missing = [name for name in self._missing if verdicts.get(name) is not Verdict.DONE]
+            failed = {name for name in self._missing if verdicts.get(name) is Verdict.FAILED}
+            self._failed = {told.name: told for told in message.models if told.name in failed}
         elif message is not None:
             self._proxy.hear(message)
         check_hope(self._instance, self._heard)
         self._proxy.check()
         if self._timeout is not None and time.monotonic() - self._begun > self._timeout:
-            missing = [*self._missing, *([] if self._proxy.serves else ["the proxy"])]
-            raise NotRunning(
-                f"not there after {self._timeout:g} s: {', '.join(missing)}",
-                hint=f"see `{words(self._instance, 'status')}`",
-            )
+            waiting = [name for name in self._missing if name not in self._failed]
+            missing = [*waiting, *([] if self._proxy.serves else ["the proxy"])]
+            raise late(self._instance, self._timeout, missing or self._failed, self._failed)

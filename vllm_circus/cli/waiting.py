@@ -74,13 +74,22 @@ def wait_for(
             check_hope(instance, heard)
             if proxy is not None:
                 proxy.check()
-            if deadline is not None and time.monotonic() > deadline:
-                raise NotRunning(
-                    f"not there after {timeout:g} s: {', '.join(missing)}", hint=f"see `{words(instance, 'status')}`"
-                )
+            if timeout is not None and deadline is not None and time.monotonic() > deadline:
+                raise late(instance, timeout, missing, failed)
     finally:
         report.close()
     return failed
+
+
+def late(instance: Instance, timeout: float, missing: Iterable[str], failed: States) -> NotRunning:
+    """The error where time is over: who is `missing`, and who had failed before, and why."""
+    before = [f"{name} is {state.state}: {_reason(state)}" for name, state in sorted(failed.items())]
+    told = [f"not there after {timeout:g} s: {', '.join(missing)}", *before]
+    return NotRunning("\n       ".join(told), hint=f"see `{words(instance, 'status')}`")
+
+
+def _reason(state: ModelState) -> str:
+    return clean(state.reason) or state.state
 
 
 def wait_gone(instance: Instance, names: Iterable[str], *, timeout: float | None) -> None:
@@ -154,9 +163,7 @@ def check_failed(instance: Instance, failed: States, wanted: str = "ready") -> N
     """Raises NotRunning where models did not become what was `wanted`, saying which and why."""
     if not failed:
         return
-    reasons = [
-        f"{name} is not {wanted}: {clean(state.reason) or state.state}" for name, state in sorted(failed.items())
-    ]
+    reasons = [f"{name} is not {wanted}: {_reason(state)}" for name, state in sorted(failed.items())]
     logs = words(instance, f"logs {' '.join(sorted(failed))}")
     raise NotRunning("\n       ".join(reasons), hint=f"see `{logs}`")
 
