@@ -41,6 +41,8 @@ class Health:
     def __init__(self, instance: Instance) -> None:
         self.states = {name: ModelState(name, State.READY, since_at=1.0, started_at=1.0) for name in ENGINES}
         self.broken: set[str] = set()
+        self.idle: set[str] = set()
+        """Whom no wish changes."""
         self.taken: list[tuple[str, tuple[str, ...]]] = []
         """Each wish."""
         self.serving: list[set[str]] = []
@@ -73,10 +75,11 @@ class Health:
     def _take(self, wish: CommandMessage) -> ReplyMessage:
         self.taken.append((wish.verb, wish.models))
         self.serving.append({name for name, state in self.states.items() if state.state is State.READY})
-        for name in wish.models:
+        accepted = tuple(name for name in wish.models if name not in self.idle)
+        for name in accepted:
             kind = State.STOPPED if wish.verb == "stop" else State.LOADING
             self.states[name] = ModelState(name, kind, since_at=self._clock, started_at=self._clock)
-        return ReplyMessage(wish.models)
+        return ReplyMessage(accepted)
 
 
 @pytest.fixture
@@ -148,6 +151,18 @@ def test_all_replicas_are_started_and_stopped_together(health: Health, command: 
     assert command(verb, "chat").code == 0
     assert command(verb, "chat-2").code == 0
     assert health.taken == [(verb, ("chat-1", "chat-2", "chat-3")), (verb, ("chat-2",))]
+
+
+@pytest.mark.parametrize(
+    ("verb", "words"),
+    [("start", "it is stopping, and comes back by itself"), ("stop", "nothing to do, it is stopping")],
+)
+def test_a_wish_that_changes_nothing_says_what_happens_anyway(
+    health: Health, command: Command, verb: str, words: str
+) -> None:
+    health.states["embed"] = ModelState("embed", State.STOPPING, since_at=2.0, started_at=1.0)
+    health.idle = {"embed"}
+    assert command(verb, "embed", "--no-wait").err == f"embed: {words}\n"
 
 
 def test_names_that_are_none_are_answered_with_what_was_meant(health: Health, command: Command) -> None:

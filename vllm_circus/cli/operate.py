@@ -25,6 +25,7 @@ from vllm_circus.cli.common import (
 )
 from vllm_circus.cli.completing import model_argument
 from vllm_circus.errors import CircusError
+from vllm_circus.lifecycle.states import State
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 ANSWER_WITHIN = 10.0  # seconds
 _GOALS = {"stop": "stopped", "sleep": "asleep"}
+_ENDING = frozenset({State.DRAINING, State.STOPPING})
 
 _no_wait = click.option("--no-wait", is_flag=True, help="Return at once instead of when it has come true.")
 _timeout = timeout_option("Wait no longer than this.")
@@ -197,10 +199,17 @@ def _ask(names: list[str], order: _Order) -> dict[str, ModelState]:
         raise CircusError(reply.error)
     idle = {name: before[name] for name in names if name not in reply.accepted and name in before}
     for name, state in idle.items():
-        say(f"{name}: nothing to do, it is {state.state}")
+        say(f"{name}: {_idle_words(order.verb, state)}")
     judge = judge_of(order.verb)
     waiting = [name for name in names if name not in idle or judge(None, idle[name]) is not Verdict.DONE]
     if not order.wait or not waiting:
         return {}
     timeout = None if order.deadline is None else max(0.0, round(order.deadline - time.monotonic(), 1))
     return wait_for(order.instance, waiting, judge, before=before, timeout=timeout)
+
+
+def _idle_words(verb: Verb, state: ModelState) -> str:
+    """Why the wish changes nothing. What is to run and yet ends, ends for a restart or was wanted again meanwhile."""
+    if verb in {"start", "wake"} and state.state in _ENDING:
+        return f"it is {state.state}, and comes back by itself"
+    return f"nothing to do, it is {state.state}"
