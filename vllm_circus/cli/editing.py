@@ -16,9 +16,8 @@ from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 
-import click
-
 from vllm_circus.cli.common import say
+from vllm_circus.cli.sure import confirm
 from vllm_circus.errors import CircusError
 from vllm_circus.files import file_errors, private_directory
 from vllm_circus.paths import Instance
@@ -83,7 +82,7 @@ def _again(error: CircusError) -> bool:
     from vllm_circus.cli.outcome import explain
 
     explain(error)
-    return click.confirm("edit it again?", default=True, err=True)
+    return confirm("edit it again?", default=True)
 
 
 def _run_editor(copy: Path) -> None:

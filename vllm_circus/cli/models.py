@@ -14,6 +14,7 @@ from vllm_circus.cli import stock
 from vllm_circus.cli.common import Session, instance_option, print_lines, say, terminal_width, words
 from vllm_circus.cli.completing import folders, named
 from vllm_circus.cli.shelves import group_of, json_option, yes_option
+from vllm_circus.cli.sure import confirm
 
 if TYPE_CHECKING:
     from vllm_circus.catalogue.hub import HubModel
@@ -194,7 +195,7 @@ def _sure(model: LocalModel) -> bool:
     if not sys.stdin.isatty():
         raise click.UsageError("nobody is here to be asked: say --yes")
     if model.source == "hub":
-        return click.confirm("remove it?", default=False, err=True)
+        return confirm("remove it?", default=False)
     last = Path(model.id).name
     answer: str = click.prompt(f"type {last} to remove it", default="", show_default=False, err=True)
     return answer == last

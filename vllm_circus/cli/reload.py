@@ -23,6 +23,7 @@ from vllm_circus.cli.common import (
     words,
 )
 from vllm_circus.cli.completing import config_argument
+from vllm_circus.cli.sure import confirm
 from vllm_circus.errors import CircusError
 
 if TYPE_CHECKING:
@@ -183,7 +184,7 @@ def confirmed() -> bool:
     """Whether the operator says yes. Raises UsageError where nobody is there to be asked."""
     if not sys.stdin.isatty():
         raise click.UsageError("nobody is here to be asked: say --yes, or --dry-run to see what would be done")
-    return click.confirm("apply this?", default=False, err=True)
+    return confirm("apply this?", default=False)
 
 
 def apply_plan(plan: Plan, first: Callable[[], None] = lambda: None) -> None:

@@ -19,6 +19,7 @@ import click
 from vllm_circus.cli.common import STDOUT, Session, instance_option, print_lines, say, terminal_width
 from vllm_circus.cli.completing import files, named
 from vllm_circus.cli.lazy import GuessingGroup
+from vllm_circus.cli.sure import confirm
 
 if TYPE_CHECKING:
     from vllm_circus.cli.porting import Kind
@@ -144,7 +145,7 @@ def _sure(question: str, about: str = "") -> bool:
     """Whether the operator says yes. Raises UsageError where nobody is there to be asked."""
     if not sys.stdin.isatty():
         raise click.UsageError(f"{about}nobody is here to be asked: say --yes")
-    return click.confirm(question, default=False, err=True)
+    return confirm(question, default=False)
 
 
 def add_common(group: click.Group, family: Family) -> None:
