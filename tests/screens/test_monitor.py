@@ -31,7 +31,7 @@ def test_the_proxy_at_eighty_by_twenty_four() -> None:
         "proxy http://127.0.0.1:8000/v1  2 workers  12 connections               up 1h06m",
         "1204 requests, 4.2/s  3 in flight  2 errors  312 tokens/s  2 to no model",
         "NAME   STATE    GPU  PORT  IN-FLIGHT  WAIT   REQ  REQ/s  ERR  TOK/s   P50    P95",
-        "qwen   ready    0,1  8001          3     0  1204    4.2    2    312  88ms  462ms",
+        "qwen   ready    0,1  8001          3     0  1204    4.2    2    312  61ms  307ms",
         "coder  loading  2    8002          0     0     0      0    0      0     -      -",
         "embed  failed   cpu  8003          0     0     0      0    0      0     -      -",
         "old    stopped  -    8004          0     0     0      0    0      0     -      -",

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_left
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
@@ -68,23 +72,56 @@ def test_no_number_is_longer_than_seven_characters(value: int) -> None:
 BOUNDS = (0.1, 0.2, 0.4)
 
 
-def test_a_quantile_is_interpolated_within_its_bucket() -> None:
-    values = histogram(BOUNDS, 0.15, 0.15, 0.15, 0.15)
-    assert quantile(values, BOUNDS, 0.5) == pytest.approx(0.15)
+#: Values on and between the bounds, and some in the open bucket.
+times = some.floats(0, 1) | some.sampled_from(BOUNDS)
 
 
-def test_a_quantile_in_the_open_bucket_is_its_lower_bound() -> None:
-    assert quantile(histogram(BOUNDS, 7.0), BOUNDS, 0.5) == 0.4
+def test_a_quantile_of_one_bucket_is_the_mean() -> None:
+    values = histogram(BOUNDS, 0.11, 0.12, 0.13)
+    assert [quantile(values, BOUNDS, share) for share in (0.5, 0.95)] == pytest.approx([0.12, 0.12])
+
+
+def test_quantiles_of_several_buckets_are_as_far_up_in_each_as_the_sum_says() -> None:
+    values = histogram(BOUNDS, 0.02, 0.02, 0.02, 0.24)
+    assert [quantile(values, BOUNDS, share) for share in (0.5, 0.95)] == pytest.approx([0.02, 0.24])
+
+
+def test_a_quantile_in_the_open_bucket_goes_by_the_sum() -> None:
+    assert quantile(histogram(BOUNDS, 7.0, 9.0), BOUNDS, 0.5) == pytest.approx(8.0)
+    assert quantile(replace(histogram(BOUNDS, 7.0), total=0.0), BOUNDS, 0.5) == 0.4  # never below the bucket
+
+
+@given(some.floats(0, 1000), some.integers(1, 100), some.floats(0, 1))
+def test_a_quantile_of_equal_values_is_exact(value: float, number: int, share: float) -> None:
+    assert quantile(histogram(BOUNDS, *[value] * number), BOUNDS, share) == pytest.approx(value, abs=1e-9)
+
+
+@given(some.lists(times, min_size=1), some.floats(0, 1))
+def test_a_quantile_lies_in_the_bucket_of_the_true_one(values: list[float], share: float) -> None:
+    true = sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
+    at = bisect_left(BOUNDS, true)
+    estimate = quantile(histogram(BOUNDS, *values), BOUNDS, share)
+    assert estimate is not None
+    assert (0.0, *BOUNDS)[at] <= estimate <= (*BOUNDS, math.inf)[at]
+
+
+@given(some.lists(times, min_size=1))
+def test_quantiles_of_all_add_up_to_the_sum(values: list[float]) -> None:
+    counted = histogram(BOUNDS, *values)
+    ranks = [quantile(counted, BOUNDS, (rank - 0.5) / len(values)) or 0.0 for rank in range(1, len(values) + 1)]
+    assert sum(ranks) == pytest.approx(sum(values), abs=1e-9)
 
 
 def test_there_is_no_quantile_of_nothing() -> None:
     assert quantile(histogram(BOUNDS), BOUNDS, 0.5) is None
 
 
-@given(some.lists(some.floats(0, 1), min_size=1), some.floats(0, 1), some.floats(0, 1))
-def test_quantiles_grow_with_the_share_and_stay_in_range(values: list[float], one: float, other: float) -> None:
-    counted = histogram(BOUNDS, *values)
+@given(some.lists(times, min_size=1), some.floats(0, 1), some.floats(0, 1), some.floats(0, 100))
+def test_quantiles_grow_with_the_share_whatever_the_sum(
+    values: list[float], one: float, other: float, total: float
+) -> None:
+    counted = replace(histogram(BOUNDS, *values), total=total)
     low, high = (quantile(counted, BOUNDS, share) for share in sorted((one, other)))
     assert low is not None
     assert high is not None
-    assert 0 <= low <= high <= 0.4
+    assert 0 <= low <= high

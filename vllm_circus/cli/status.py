@@ -46,8 +46,8 @@ def status(session: Session, as_json: bool, watch: bool) -> None:
     """Show every model with its state and traffic, why it is not ready, the proxy and the plugins.
 
     Exit code 3 where nothing runs; with --json the document then says `"running": false`. TTFT is the median time to
-    the first byte of an answer, MEM the memory in use on the model's GPUs, ERR the answers with a 5xx status and those
-    that broke off.
+    the first byte of an answer, estimated from buckets, MEM the memory in use on the model's GPUs, ERR the answers with
+    a 5xx status and those that broke off.
     """
     try:
         _show(pictures_of(session.instance), as_json=as_json, watch=watch)

@@ -36,8 +36,8 @@ def top(session: Session, names: tuple[str, ...], *, once: bool) -> None:
 
     With MODEL it is that model's health, load and log, with several or `all` an overview of these. Tab goes from view
     to view, `?` lists the keys, `q` leaves. P50 and P95 are the times to the first byte of an answer that half of the
-    answers of the last minute, and 95 % of them, were within. Where standard output is no terminal, or TERM is `dumb`,
-    what changes is written line by line until Ctrl-C. Exit code 3 where nothing runs.
+    answers of the last minute, and 95 % of them, were within, estimated from buckets. Where standard output is no
+    terminal, or TERM is `dumb`, what changes is written line by line until Ctrl-C. Exit code 3 where nothing runs.
     """
     instance = session.instance
     need_running(instance)

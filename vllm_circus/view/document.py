@@ -1,7 +1,7 @@
 """The status as one JSON document, for programs: the same picture as the table, with nothing left out.
 
 Times called `*_at` are wall-clock seconds since 1970, other times are seconds, sizes are bytes. A value that nobody
-knows is null. Keys are only ever added.
+knows is null. Quantiles (`p50`) are estimates from buckets, means are exact. Keys are only ever added.
 """
 
 from __future__ import annotations

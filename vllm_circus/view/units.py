@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 from vllm_circus.bus.messages import Histogram
 
@@ -68,15 +69,33 @@ def counted(number: int, noun: str) -> str:
 
 
 def quantile(histogram: Histogram, bounds: Sequence[float], share: float) -> float | None:
-    """The value below which `share` (0 to 1) of all lie, interpolated within its bucket; None without values.
+    """An estimate of the value that `share` (0 to 1) of all are within; None without values.
 
-    In the open last bucket nothing is known but its lower bound, and that is the answer.
+    It lies in the same bucket as the true one. All buckets are taken to hold their values equally far up, as far as
+    the sum of all says: so values that share one bucket have their mean, and equal ones are told exactly.
     """
-    wanted, passed, lower = share * histogram.count, 0, 0.0
     if not histogram.count:
         return None
-    for number, upper in zip(histogram.counts, bounds, strict=False):
-        if number and passed + number >= wanted:
-            return lower + (upper - lower) * (wanted - passed) / number
-        passed, lower = passed + number, upper
-    return lower
+    ranges = _ranges(histogram, bounds)
+    passed = zip(ranges, histogram.counts, accumulate(histogram.counts), strict=False)
+    reached = (range_ for range_, here, so_far in passed if here and so_far >= share * histogram.count)
+    low, high = next(reached, ranges[-1])
+    return min(high, low + (high - low) * _height(histogram, ranges))
+
+
+def _ranges(histogram: Histogram, bounds: Sequence[float]) -> list[tuple[float, float]]:
+    """What each bucket's values lie between. Those of the open one have, on average, no more than the others leave."""
+    lows = (0.0, *bounds)
+    rest = histogram.total - _dot(histogram.counts[: len(bounds)], lows)
+    most = rest / histogram.counts[-1] if histogram.counts[-1] else 0.0
+    return list(zip(lows, (*bounds, max(most, lows[-1])), strict=True))
+
+
+def _height(histogram: Histogram, ranges: Sequence[tuple[float, float]]) -> float:
+    """How far up in their buckets the values are, from 0 to 1, if they are equally far up in each."""
+    least, most = (_dot(histogram.counts, ends) for ends in zip(*ranges, strict=True))
+    return min(1.0, max(0.0, (histogram.total - least) / (most - least))) if most > least else 0.0
+
+
+def _dot(counts: Sequence[int], values: Sequence[float]) -> float:
+    return sum(number * value for number, value in zip(counts, values, strict=False))
