@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.screens.drawn import check_fits, entries, feed, keys, logged, models, numbered, shown, typed, watching
 from tests.view.pictures import COUNTS, GIB, MODELS, NOW, OUTLINE, histogram
-from vllm_circus.bus.messages import FIRST_TOKEN_BUCKETS, ModelState
+from vllm_circus.bus.messages import FIRST_TOKEN_BUCKETS, ModelCounts, ModelState
 from vllm_circus.gpu import Gpu
 from vllm_circus.lifecycle.life import Crash, Diagnosis
 from vllm_circus.lifecycle.states import State
@@ -29,7 +29,7 @@ def test_the_proxy_at_eighty_by_twenty_four() -> None:
     screen = shown(watching("proxy", RECENT, logged(*numbered(30))))
     assert screen[:14] == [
         "proxy http://127.0.0.1:8000/v1  2 workers  12 connections               up 1h06m",
-        "1204 requests, 4.2/s  3 in flight  2 errors  312 tokens/s  2 to no model",
+        "1204 requests, 4.2/s  3 in flight  2 errors  312 tokens/s  2 ever to no model",
         "NAME   STATE    GPU  PORT  IN-FLIGHT  WAIT   REQ  REQ/s  ERR  TOK/s   P50    P95",
         "qwen   ready    0,1  8001          3     0  1204    4.2    2    312  61ms  307ms",
         "coder  loading  2    8002          0     0     0      0    0      0     -      -",
@@ -47,6 +47,14 @@ def test_the_proxy_at_eighty_by_twenty_four() -> None:
         "line 29",
         "q leave  Tab next view  ←→ model  / search  f follow  p pause  ? keys        1/6",
     ]
+
+
+def test_the_sums_are_those_of_the_rows_without_models_of_an_earlier_set() -> None:
+    gone = ModelCounts(statuses={200: 7, 502: 3}, in_flight=2, waiting=1)
+    rates = {"qwen": 4.2, "gone": 9.0}
+    counts = replace(COUNTS, models={**COUNTS.models, "gone": gone}, request_rate=rates, token_rate=rates, unrouted={})
+    head = shown(watching("proxy", counts))[1]
+    assert head == "1204 requests, 4.2/s  3 in flight  2 errors  4.2 tokens/s"
 
 
 @pytest.mark.parametrize("width", [20, 30, 40, 60, 80])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from vllm_circus.bus.messages import FIRST_TOKEN_BUCKETS, CountsMessage, ModelCounts
 from vllm_circus.gpu import Gpu
@@ -65,21 +65,27 @@ def _workers(picture: Picture) -> Iterator[Cell]:
 
 
 def _sums(picture: Picture) -> Line:
-    """What all models together do."""
+    """What all models of this set together do: the sums of the rows. Requests to no model are those of every set."""
     counts = picture.counts
     if counts is None:
         return (Cell("no word of the stats plugin yet", "busy"),)
-    models = counts.models.values()
-    waiting = sum(each.waiting for each in models)
-    errors, unrouted = sum(each.errors for each in models), sum(counts.unrouted.values())
-    told: Line = (
-        Cell(f"{many_requests(sum(each.requests for each in models))}, {rate(sum(counts.request_rate.values()))}/s"),
+    names = [model.name for model in picture.outline.models]
+    models = [counts.models.get(name, ModelCounts()) for name in names]
+    waiting, errors = sum(each.waiting for each in models), sum(each.errors for each in models)
+    requests, tokens = (_sum_of(rates, names) for rates in (counts.request_rate, counts.token_rate))
+    unrouted = sum(counts.unrouted.values())
+    return (
+        Cell(f"{many_requests(sum(each.requests for each in models))}, {rate(requests)}/s"),
         Cell(f"  {sum(each.in_flight for each in models)} in flight"),
         Cell(f"  {waiting} waiting" if waiting else "", "busy"),
         Cell(f"  {counted(errors, 'error')}", "bad" if errors else ""),
-        Cell(f"  {rate(sum(counts.token_rate.values()))} tokens/s"),
+        Cell(f"  {rate(tokens)} tokens/s"),
+        Cell(f"  {count(unrouted)} ever to no model" if unrouted else ""),
     )
-    return (*told, Cell(f"  {count(unrouted)} to no model")) if unrouted else told
+
+
+def _sum_of(rates: Mapping[str, float], names: Iterable[str]) -> float:
+    return sum(rates.get(name, 0.0) for name in names)
 
 
 def many_requests(number: int) -> str:
