@@ -70,12 +70,38 @@ def test_a_fallback_that_is_none_is_refused(planner: Planner, wanted: str, words
 
 
 def test_a_fallback_whose_name_has_a_fault_itself_is_not_told_as_well(planner: Planner, tmp_path: Path) -> None:
-    path = tmp_path / "models.yaml"
-    path.write_text("models:\n- {name: a, model: org/x, fallback: b}\n- {name: B, model: org/x}\n")
-    instance = Instance("default", tmp_path, tmp_path, tmp_path, tmp_path)
+    text = "models:\n- {name: a, model: org/x, fallback: b}\n- {name: B, model: org/x}\n"
+    assert surveyed(planner, tmp_path, text) == ["models[1].name"]
+
+
+@pytest.mark.parametrize(
+    ("faulty", "other", "told"),
+    [
+        ("replicas: x", "profile: hi_throughput", ["replicas", "profile"]),
+        ("replicas: x", "fallback: zebra", ["replicas", "fallback"]),
+        ("priority: x", "args: {dtype: float17}", ["priority", "args.dtype"]),
+        ("priority: x", "env: {HF_TOKEN: hf_x}", ["priority", "env.HF_TOKEN"]),
+        ("priority: x", "env_file: ./none", ["priority", "env_file"]),
+        ("replicas: x", "args: {tensor-parallel-size: 4}, gpus: [0, 1]", ["replicas"]),
+        ("gpus: x", "args: {tensor-parallel-size: 4}", ["gpus"]),
+        ("profile: [x]", "args: {pipeline-parallel-size: 4}, gpus: [0]", ["profile"]),
+        ("aliases: x", "fallback: zebra", ["aliases"]),
+    ],
+)
+def test_what_cannot_come_of_a_models_other_faults_is_told_with_them(
+    planner: Planner, tmp_path: Path, faulty: str, other: str, told: list[str]
+) -> None:
+    text = f"models:\n- name: a\n  model: org/x\n  {faulty}\n  " + other.replace(", gpus", "\n  gpus") + "\n"
+    assert surveyed(planner, tmp_path, text) == [f"models[0].{place}" for place in told]
+
+
+def surveyed(planner: Planner, folder: Path, text: str) -> list[str]:
+    """Where a file has faults of any kind, in its order."""
+    path = folder / "models.yaml"
+    path.write_text(text)
     with pytest.raises(ConfigError) as caught:
-        make_plan(survey_config(path), instance, planner.facts, planner.disk)
-    assert [fault.where for fault in caught.value.faults] == ["models[1].name"]
+        make_plan(survey_config(path), Instance("default", *[folder] * 4), planner.facts, planner.disk)
+    return [fault.where for fault in caught.value.faults]
 
 
 def test_a_command_of_ones_own_as_fallback_is_told_what_it_has_to_answer(planner: Planner) -> None:

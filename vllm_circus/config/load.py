@@ -26,6 +26,20 @@ if TYPE_CHECKING:
 
 MAX_FILE_BYTES = 1 << 20
 
+#: Keys of a model whose faults come of their own values, and the other keys that have a say in them as well. What is
+#: wrong with any other key may come of everything that the model has.
+_COMES_OF: Mapping[str | int, tuple[str, ...]] = {
+    "name": (),
+    "aliases": (),
+    "profile": (),
+    "fallback": (),
+    "env_file": (),
+    "model": ("engine",),
+    "env": ("profile", "sleep"),
+    "args": ("profile", "engine", "gpus", "replicas", "gpu_memory", "sleep", "lora"),
+}
+_NAMES = frozenset({"name", "aliases", "lora"})
+
 S = TypeVar("S", bound=Section)
 
 
@@ -64,9 +78,13 @@ class Loaded:
     def doubts(self, place: Place) -> bool:
         """Whether something found at a place may come of a value that was left out."""
         if place == ("proxy", "default_model") or place[2:] == ("fallback",):  # it may be a name that was left out
-            return any(known[:1] == ("models",) for known in self.faulty)
-        owner = place[:2] if place[:1] == ("models",) else place
-        return any(known[: len(owner)] == owner or owner[: len(known)] == known for known in self.faulty)
+            named = (known for known in self.faulty if known[:1] == ("models",))
+            if any(len(known) < 3 or known[2] in _NAMES for known in named):
+                return True
+        owners = _comes_of(place)
+        return any(
+            known[: len(owner)] == owner or owner[: len(known)] == known for known in self.faulty for owner in owners
+        )
 
     @property
     def read(self) -> tuple[tuple[str, Content], ...]:
@@ -79,6 +97,14 @@ class Loaded:
     def folder(self) -> Path:
         """Where relative paths in the file begin."""
         return self.source.absolute().parent
+
+
+def _comes_of(place: Place) -> tuple[Place, ...]:
+    """The places whose values have a say in what is wrong at this one."""
+    if place[:1] != ("models",):
+        return (place,)
+    others = _COMES_OF.get(place[2]) if len(place) > 2 else None
+    return (place[:2],) if others is None else (place[:3], *((*place[:2], other) for other in others))
 
 
 def nearest_line(lines: Mapping[Place, int], loc: Place) -> int:
