@@ -18,6 +18,14 @@ _LISTEN = "0A"  # TCP_LISTEN in include/net/tcp_states.h, as /proc/net/tcp write
 
 
 @dataclass(frozen=True)
+class Holder:
+    """Who listens on a port, in words, and the command that ends it; empty where there is none that is sure."""
+
+    words: str
+    end: str = ""
+
+
+@dataclass(frozen=True)
 class Facts:
     """What a plan depends on beside the models file.
 
@@ -28,6 +36,7 @@ class Facts:
         programs: where programs that a plan may need were found on the PATH, by name.
         kept_ports: the ports that models of the running set have, by model name: they keep them.
         held_port: the port on which the running set's proxy listens; None where none runs. The proxy may have it.
+        holders: who listens on busy ports that the models file writes, as far as that can be seen.
         now: seconds since 1970, by this machine's clock; None leaves what has a date unchecked.
     """
 
@@ -38,6 +47,7 @@ class Facts:
     kept_ports: Mapping[str, int] = field(default_factory=dict)
     now: float | None = None
     held_port: int | None = None
+    holders: Mapping[int, Holder] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.plan.conftest import Planner
+from vllm_circus.facts import Holder
 from vllm_circus.plan.ports import INTERNAL_SIZE, internal_bases
 
 
@@ -79,6 +80,15 @@ def test_a_disabled_model_keeps_its_port(planner: Planner) -> None:
 )
 def test_conflicts_are_faults(planner: Planner, text: str, fault: str) -> None:
     assert planner.given(busy_ports=frozenset({9001})).faults(text) == [fault]
+
+
+def test_who_has_a_port_is_named_where_that_is_known(planner: Planner) -> None:
+    holders = {9001: Holder("process 7 (circusd), of the instance ev", "vllm-circus --instance ev down")}
+    known = planner.given(busy_ports=frozenset({9001}), holders=holders)
+    who = "port 9001 is in use by process 7 (circusd), of the instance ev"
+    stop = "`vllm-circus --instance ev down` stops that, or choose another port"
+    assert known.faults("proxy: {port: 9001}\n" + models("")) == [f"1: proxy.port: {who} ({stop})"]
+    assert known.faults(models("port: 9001")) == [f"2: models[0].port: {who} (remove it to get a free one)"]
 
 
 def test_a_disabled_model_may_name_a_port_in_use(planner: Planner) -> None:

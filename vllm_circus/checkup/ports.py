@@ -12,9 +12,10 @@ from types import MappingProxyType
 
 from vllm_circus.checkup.findings import Found, fault, ok, warning
 from vllm_circus.checkup.listeners import Listener, find_listeners, is_of
-from vllm_circus.checkup.scene import Scene, written_ports
+from vllm_circus.checkup.scene import Scene
 from vllm_circus.paths import DEFAULT_INSTANCE
 from vllm_circus.plan.engines import HOST
+from vllm_circus.plan.ports import written_ports
 from vllm_circus.supervise.address import bind_error
 from vllm_circus.view.units import counted
 
@@ -54,7 +55,7 @@ def planned_ports(scene: Scene) -> dict[int, str]:
     if scene.plan is not None:
         ports = {model.endpoint.port: model.name for model in scene.plan.models if model.endpoint.uds is None}
         return ports | {scene.plan.proxy.port: "the proxy"}
-    return written_ports(scene.loaded) if scene.loaded else {}
+    return written_ports(scene.loaded.config) if scene.loaded else {}
 
 
 def refused_ports(scene: Scene, ports: Iterable[int]) -> dict[int, OSError]:

@@ -25,6 +25,7 @@ from vllm_circus.facts import gather_facts
 from vllm_circus.gpu import Gpu, list_gpus
 from vllm_circus.paths import Instance
 from vllm_circus.plan.decide import make_plan
+from vllm_circus.plan.ports import written_ports
 from vllm_circus.plan.types import ModelPlan, Plan, load_plan
 from vllm_circus.stores.library import with_library
 from vllm_circus.supervise.client import Client
@@ -175,19 +176,10 @@ def _plan(scene: Scene, loaded: Loaded) -> Plan:
     """What the file comes to here. Raises ConfigError with every fault."""
     running = scene.running
     kept = {model.name: model.endpoint.port for model in running.models} if running else {}
-    own = {*kept.values(), *written_ports(loaded)} | ({running.proxy.port} if running else set())
+    own = {*kept.values(), *written_ports(loaded.config)} | ({running.proxy.port} if running else set())
     held = running.proxy.port if running else None
     facts = gather_facts(frozenset(own), kept, gpus=lambda: scene.gpus.value, held_port=held)
     return make_plan(with_library(loaded, scene.instance), scene.instance, facts)
-
-
-def written_ports(loaded: Loaded) -> dict[int, str]:
-    """Every port that stands in the file, and whose it is to be; of replicas, those that follow."""
-    ports: dict[int, str] = {}
-    for model in loaded.config.models:
-        if model.port is not None:
-            ports |= {model.port + number: model.name for number in range(model.replicas)}
-    return ports | {loaded.config.proxy.port: "the proxy"}
 
 
 def faults_of(error: Exception | None) -> tuple[tuple[str, str], ...]:

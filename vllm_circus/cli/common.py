@@ -148,13 +148,14 @@ def build_plan(instance: Instance, path: Path) -> Plan:
 
 def plan_of(instance: Instance, loaded: Loaded) -> Plan:
     """What a models file that has been read comes to, with the stored profiles. Raises ConfigError."""
+    from vllm_circus.cli.holders import with_holders
     from vllm_circus.facts import gather_facts
     from vllm_circus.plan.decide import make_plan
     from vllm_circus.stores.library import with_library
 
     outline = running_outline(instance)
     facts = gather_facts(*_ports_of(outline), held_port=outline.port if outline else None)
-    return make_plan(with_library(loaded, instance), instance, facts)
+    return make_plan(with_library(loaded, instance), instance, with_holders(facts, loaded.config, instance))
 
 
 def plan_for_start(instance: Instance, path: Path) -> Plan:

@@ -59,7 +59,7 @@ def make_plan(loaded: Loaded, instance: Instance, facts: Facts, disk: Disk | Non
     check_resting(drafts, notes)
     check_written(loaded, notes)
     engines = deal_out(drafts, notes)
-    ports = assign_ports(engines, facts.busy_ports, notes, facts.kept_ports, facts.held_port)
+    ports = assign_ports(engines, facts, notes)
     bases = internal_bases(ports, loaded.config.proxy.port)
     enabled = sum(engine.model.enabled for engine in engines)
     planner = _Planner(instance, facts, sources, notes, enabled, taken_over(drafts))

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from vllm_circus.config.models import Config
 from vllm_circus.config.places import Place, show_place
+from vllm_circus.facts import Facts, Holder
 from vllm_circus.plan.draft import Draft, Notes
 
 FIRST_PORT = 8001
@@ -22,21 +24,12 @@ INTERNAL_SIZE = 20
 INTERNAL_COUNT = 1_030
 
 
-def assign_ports(
-    drafts: tuple[Draft, ...],
-    busy: frozenset[int],
-    notes: Notes,
-    kept: Mapping[str, int] | None = None,
-    held: int | None = None,
-) -> tuple[int, ...]:
-    """A port for every engine, in their order.
-
-    `busy` are ports that somebody else listens on, `kept` those that engines of the running set have, by name; `held`
-    is its proxy's.
-    """
-    taken = _check_written(drafts, busy, notes)
-    keeping = _keep(drafts, {*taken, *busy}, kept or {})
-    spoken_for = {*taken, *busy, *keeping.values(), held}
+def assign_ports(drafts: tuple[Draft, ...], facts: Facts, notes: Notes) -> tuple[int, ...]:
+    """A port for every engine, in their order."""
+    busy = facts.busy_ports
+    taken = _check_written(drafts, facts, notes)
+    keeping = _keep(drafts, {*taken, *busy}, facts.kept_ports)
+    spoken_for = {*taken, *busy, *keeping.values(), facts.held_port}
     free = (port for port in range(FIRST_PORT, LAST_PORT + 1) if port not in spoken_for)
     ports = []
     for draft in drafts:
@@ -53,12 +46,23 @@ def _keep(drafts: tuple[Draft, ...], taken: set[int], kept: Mapping[str, int]) -
     return {name: kept[name] for name in asking if kept[name] not in taken}
 
 
-def _check_written(drafts: tuple[Draft, ...], busy: frozenset[int], notes: Notes) -> dict[int, Place]:
+def written_ports(config: Config) -> dict[int, str]:
+    """Every port that stands in the file, and whose it is to be; of replicas, those that follow."""
+    ports: dict[int, str] = {}
+    for model in config.models:
+        if model.port is not None:
+            ports |= {model.port + number: model.name for number in range(model.replicas)}
+    return ports | {config.proxy.port: "the proxy"}
+
+
+def _check_written(drafts: tuple[Draft, ...], facts: Facts, notes: Notes) -> dict[int, Place]:
     """The ports that stand in the file, with their places; conflicts are noted."""
-    proxy = notes.loaded.config.proxy.port
+    proxy, unknown = notes.loaded.config.proxy.port, Holder("another process")
     taken: dict[int, Place] = {proxy: ("proxy", "port")}
-    if proxy in busy:
-        notes.lack(("proxy", "port"), f"port {proxy} is in use by another process", "stop it, or choose another port")
+    if proxy in facts.busy_ports:
+        who = facts.holders.get(proxy, unknown)
+        stop = f"`{who.end}` stops that" if who.end else "stop it"
+        notes.lack(("proxy", "port"), f"port {proxy} is in use by {who.words}", f"{stop}, or choose another port")
     for draft in drafts:
         port, place = draft.port, draft.at("port")
         if port is None:
@@ -68,8 +72,9 @@ def _check_written(drafts: tuple[Draft, ...], busy: frozenset[int], notes: Notes
             other = f"{show_place(taken[port])} (line {notes.loaded.line(taken[port])})"
             other = "the proxy's own" if port == proxy else f"also that of {other}"
             notes.fault(place, f"{called} is {other}", "choose another port, or remove it to get a free one")
-        elif port in busy and draft.model.enabled:
-            notes.lack(place, f"{called} is in use by another process", "remove it to get a free one")
+        elif port in facts.busy_ports and draft.model.enabled:
+            who = facts.holders.get(port, unknown)
+            notes.lack(place, f"{called} is in use by {who.words}", "remove it to get a free one")
         taken.setdefault(port, place)
     return taken
 

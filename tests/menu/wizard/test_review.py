@@ -57,7 +57,7 @@ models:
         "mine",
     )  # fmt: skip
     assert room.asker.complaints == ["mend what is wrong first"]
-    assert "error: proxy.port: port 8000 is in use by another process" in room.said
+    assert "error: proxy.port: port 8000 is in use by " in room.said
     assert "error: models[0].gpus[0]: there is no GPU 7" in room.said
     assert "error: models[1].profile: there is no profile 'lost'" in room.said
     assert saved(room)["proxy"]["port"] == 8010
