@@ -11,8 +11,11 @@ import pexpect
 import pytest
 
 from tests.cli.conftest import Command
+from vllm_circus.cli import common
 from vllm_circus.config.profiles import BUILTIN
-from vllm_circus.paths import Instance
+from vllm_circus.paths import Instance, find_instance
+from vllm_circus.supervise.lock import hold_lock
+from vllm_circus.view.outline import Outline, OutlineModel
 
 
 def test_a_profile_is_made_from_another_and_used_by_a_models_file(
@@ -48,6 +51,24 @@ def test_a_profile_is_made_from_another_and_used_by_a_models_file(
     listed = command("profiles", "list").out.splitlines()
     assert listed[1].split()[:2] == ["quick", "own"]
     assert len(listed) == 2 + len(BUILTIN)
+
+
+def test_every_running_set_that_uses_a_profile_is_named(
+    command: Command, instance: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command("profiles", "new", "quick")
+    model = OutlineModel("a", "sim/a", ("a",), (), 8001, True, "model-a", "a", profile="quick")
+    outlines = {name: Outline(name, "m.yaml", "127.0.0.1", 8000, 1, (model,)) for name in ("default", "ev")}
+    monkeypatch.setattr(common, "read_plan_outline", lambda each: outlines.get(each.name))
+    with hold_lock(find_instance("ev")):
+        renamed = command("profiles", "rename", "quick", "quick-2")
+    assert "the profile quick is used by the running set of instance ev, which cannot start" in renamed.err
+    command("profiles", "new", "quick")
+    monkeypatch.setenv("VISUAL", "sed -i s/^/#/")
+    with hold_lock(instance), hold_lock(find_instance("ev")):
+        edited = command("profiles", "edit", "quick")
+    assert "it is used by the running set, the running set of instance ev; a set that runs takes it with " in edited.err
+    assert "`vllm-circus reload`, `vllm-circus --instance ev reload`" in edited.err
 
 
 def test_an_unknown_profile_is_guessed_among_the_stored_ones(command: Command, models_file: Path) -> None:

@@ -48,17 +48,20 @@ def _guard(instance: Instance, name: str, taken_away: bool) -> None:
 def _after(instance: Instance, name: str) -> None:
     """Tell who uses it: a running set knows nothing of the change."""
     if users := users_of(instance, name):
-        say(f"it is used by {', '.join(users)}; a set that runs takes it with `{words(instance, 'reload')}`")
+        running = _running_with(instance, name) or [instance]
+        commands = ", ".join(f"`{words(each, 'reload')}`" for each in running)
+        say(f"it is used by {', '.join(users)}; a set that runs takes it with {commands}")
 
 
 def users_of(instance: Instance, name: str) -> list[str]:
-    """Who names a profile: the running set, saved configurations and shortcuts, as words for a sentence."""
-    from vllm_circus.cli.common import running_outline
+    """Who names a profile: running sets, saved configurations and shortcuts, as words for a sentence."""
     from vllm_circus.config.profiles import used_profiles
     from vllm_circus.stores.shelf import configuration_shelf, shortcut_shelf
 
-    outline = running_outline(instance)
-    running = ["the running set"] if outline and any(model.profile == name for model in outline.models) else []
+    running = [
+        "the running set" if each == instance else f"the running set of instance {each.name}"
+        for each in _running_with(instance, name)
+    ]
     saved = [
         f"configuration {entry.name}"
         for entry in configuration_shelf(instance).entries()
@@ -70,6 +73,14 @@ def users_of(instance: Instance, name: str) -> list[str]:
         + saved
         + [f"shortcut {entry.name}" for entry in shortcuts if entry.value and entry.value.profile == name]
     )
+
+
+def _running_with(instance: Instance, name: str) -> list[Instance]:
+    """The instances whose running set uses the profile: all of them share the profiles."""
+    from vllm_circus.cli.common import running_beside, running_outline
+
+    outlines = ((each, running_outline(each)) for each in (instance, *running_beside(instance)))
+    return [each for each, outline in outlines if outline and any(model.profile == name for model in outline.models)]
 
 
 FAMILY = Family("profile", "profiles", _shelf, _guard, _after)
