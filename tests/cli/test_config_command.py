@@ -75,6 +75,17 @@ def test_a_file_with_a_fault_is_not_saved_and_a_broken_one_is_listed(
     assert len(faults["hall"]) == 1
 
 
+def test_a_configuration_whose_profile_has_gone_is_listed_with_that(command: Command, models_file: Path) -> None:
+    command("profiles", "new", "quick")
+    models_file.write_text(models_file.read_text().replace("aliases: [first]", "profile: quick"))
+    command("config", "save", "mine", str(models_file))
+    assert command("config", "list").err == ""
+    command("profiles", "rm", "--yes", "quick")
+    assert "mine.yaml:4: models[0].profile: there is no profile 'quick'" in command("config", "list").err
+    (listed,) = json.loads(command("config", "list", "--json").out)
+    assert "there is no profile 'quick'" in listed["faults"][0]
+
+
 @pytest.mark.usefixtures("quiet")
 def test_a_saved_name_stands_for_its_file(
     command: Command, models_file: Path, instance: Instance, monkeypatch: pytest.MonkeyPatch

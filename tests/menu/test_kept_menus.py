@@ -78,6 +78,15 @@ def test_a_configuration_is_checked_copied_renamed_and_removed(menu: Menu, insta
     assert configuration_shelf(instance).names() == ("two",)
 
 
+def test_a_configuration_whose_profile_has_gone_is_listed_with_that(menu: Menu, instance: Instance) -> None:
+    keep(instance)
+    assert menu(open_configurations, "Back").question("Saved").hints["one"] == "1 model on port 8111: chat"
+    profile_shelf(instance).remove("mine")
+    hint = menu(open_configurations, "Back").question("Saved").hints["one"]
+    assert hint.startswith("broken: ")
+    assert "one.yaml:4: models[0].profile: there is no profile 'mine'" in hint
+
+
 def test_a_configuration_goes_into_a_file_and_comes_back_with_its_profile(
     menu: Menu, instance: Instance, home: Path
 ) -> None:

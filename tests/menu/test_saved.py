@@ -67,6 +67,13 @@ def test_a_broken_file_is_listed_with_its_fault_and_can_be_deleted(kept: Room) -
     assert configuration_shelf(kept.instance).names() == ("mine", "theirs")
 
 
+def test_one_whose_profile_has_gone_is_said_to_have_faults(kept: Room) -> None:
+    text = TEXT.replace("gpus: [0]", "gpus: [0], profile: gone")
+    (kept.instance.config_dir / "configs" / "mine.yaml").write_text(text)
+    leave(kept)
+    assert kept.asker.question("Saved").hints["mine"] == "has faults: choose it to see them"
+
+
 def test_one_can_be_edited_in_the_wizard(kept: Room) -> None:
     leave(
         kept, "mine", "Edit", "Change models", "coder", "Model Alias", "code", BACK, "Done", "Save for later", DEFAULT

@@ -86,7 +86,7 @@ def list_(session: Session, *, as_json: bool) -> None:
     entries = _shelf(session.instance).entries()
     running = running_configurations(session.instance)
     if as_json:
-        shelves.print_json([_document(entry, running) for entry in entries])
+        shelves.print_json([_document(session.instance, entry, running) for entry in entries])
         return
     if not entries:
         say("no configuration is saved; `vllm-circus config save NAME` saves the present one")
@@ -102,7 +102,9 @@ def list_(session: Session, *, as_json: bool) -> None:
         Column("NOW", rank=1),
     )
     shelves.print_table(columns, [_row(entry, running) for entry in entries])
-    shelves.say_broken(entries)
+    for entry in entries:
+        for fault in _faults(session.instance, entry):
+            say(f"warning: {fault}")
 
 
 @config.command()
@@ -118,7 +120,7 @@ def show(session: Session, name: str, *, as_json: bool) -> None:
         return
     shelf.need(name)
     (entry,) = (entry for entry in shelf.entries() if entry.name == name)
-    document = _document(entry, running_configurations(session.instance))
+    document = _document(session.instance, entry, running_configurations(session.instance))
     shelves.print_json(document | {"text": shelf.read_text(name)})
 
 
@@ -182,7 +184,7 @@ def export(session: Session, name: str, *, output: str | None, yes: bool) -> Non
     shelves.write_export(text, output, told, yes=yes)
 
 
-def _document(entry: Entry[ModelsFile], running: dict[Path, str]) -> dict[str, Any]:
+def _document(instance: Instance, entry: Entry[ModelsFile], running: dict[Path, str]) -> dict[str, Any]:
     found = entry.value.loaded.config if entry.value else None
     return {
         "name": entry.name,
@@ -192,8 +194,16 @@ def _document(entry: Entry[ModelsFile], running: dict[Path, str]) -> dict[str, A
         "models": [model.name for model in found.models] if found else [],
         "gpus": _gpus(entry),
         "port": found.proxy.port if found else None,
-        "faults": shelves.faults_of(entry),
+        "faults": _faults(instance, entry),
     }
+
+
+def _faults(instance: Instance, entry: Entry[ModelsFile]) -> list[str]:
+    """What is wrong with the file, or with its names where it can be read."""
+    from vllm_circus.stores.library import faults_of_names
+
+    found = faults_of_names(entry.value.loaded, instance) if entry.value else ()
+    return [*shelves.faults_of(entry), *map(str, found)]
 
 
 def _gpus(entry: Entry[ModelsFile]) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 
 from vllm_circus.menu.kept import Deed, Kind, ask_name, free_name, open_kept
@@ -11,6 +12,7 @@ from vllm_circus.view.table import Cell, Line
 
 if TYPE_CHECKING:
     from vllm_circus.menu.context import Context
+    from vllm_circus.paths import Instance
     from vllm_circus.stores.schema import ModelsFile
 
 
@@ -28,7 +30,7 @@ def _kind(context: Context) -> Kind[ModelsFile]:
         title="Saved configurations",
         shelf=configuration_shelf(context.instance, context.asker.say),
         family=FAMILY,
-        summary=summary,
+        summary=partial(summary, context.instance),
         details=details,
         adding=(import_entry("configuration"), paste_entry()),
         deeds=(
@@ -41,10 +43,13 @@ def _kind(context: Context) -> Kind[ModelsFile]:
     )
 
 
-def summary(file: ModelsFile) -> str:
-    """One line for a list."""
+def summary(instance: Instance, file: ModelsFile) -> str:
+    """One line for a list: what it has, or what is wrong with its names."""
+    from vllm_circus.stores.library import faults_of_names
     from vllm_circus.view.units import counted
 
+    if wrong := faults_of_names(file.loaded, instance):
+        return f"broken: {wrong[0]}"
     config = file.loaded.config
     names = ", ".join(model.name for model in config.models)
     return f"{counted(len(config.models), 'model')} on port {config.proxy.port}: {names}"

@@ -13,6 +13,7 @@ from vllm_circus.view.table import Cell
 if TYPE_CHECKING:
     from vllm_circus.config.models import Config
     from vllm_circus.menu.context import Context
+    from vllm_circus.paths import Instance
     from vllm_circus.stores.schema import ModelsFile
     from vllm_circus.stores.shelf import Entry
 
@@ -29,7 +30,9 @@ def open_saved(context: Context) -> None:
         if not entries:
             context.asker.say('no configuration is saved; "Configure new proxy" makes one')
             return
-        choices: list[Choice[str] | Heading] = [Choice(entry.name, entry.name, about(entry)) for entry in entries]
+        choices: list[Choice[str] | Heading] = [
+            Choice(entry.name, entry.name, about(context.instance, entry)) for entry in entries
+        ]
         last = context.asker.choose("Saved configurations", choices, default=last)
         try:
             if open_one(context, last):
@@ -38,9 +41,11 @@ def open_saved(context: Context) -> None:
             continue
 
 
-def about(entry: Entry[ModelsFile]) -> str:
+def about(instance: Instance, entry: Entry[ModelsFile]) -> str:
     """Its models with their GPUs, or that it is broken."""
-    if entry.value is None:
+    from vllm_circus.stores.library import faults_of_names
+
+    if entry.value is None or faults_of_names(entry.value.loaded, instance):
         return "has faults: choose it to see them"
     return words_of(entry.value.loaded.config)
 

@@ -7,9 +7,12 @@ from dataclasses import replace
 from vllm_circus.config.load import Loaded
 from vllm_circus.config.models import Config, Profile
 from vllm_circus.config.profiles import Library, StoredProfile, used_profiles
-from vllm_circus.errors import ConfigError
+from vllm_circus.errors import ConfigError, Fault
 from vllm_circus.files import content_of
 from vllm_circus.paths import Instance
+from vllm_circus.plan.draft import Notes, make_drafts
+from vllm_circus.plan.fallbacks import check_fallbacks
+from vllm_circus.plan.names import check_names
 from vllm_circus.stores.reading import parse_profile, read_kept
 from vllm_circus.stores.shelf import Shelf, Unreadable, profile_shelf
 
@@ -17,6 +20,15 @@ from vllm_circus.stores.shelf import Shelf, Unreadable, profile_shelf
 def with_library(loaded: Loaded, instance: Instance) -> Loaded:
     """The models file with the stored profiles that it names; it may use them from then on."""
     return replace(loaded, library=read_library(loaded.config, instance))
+
+
+def faults_of_names(loaded: Loaded, instance: Instance) -> tuple[Fault, ...]:
+    """What is wrong with its names alone, on any machine: profiles and models that are not there, and names twice."""
+    notes = Notes(with_library(loaded, instance))
+    drafts = make_drafts(notes)
+    check_names(drafts, notes)
+    check_fallbacks(drafts, notes)
+    return tuple(sorted(notes.faults))
 
 
 def read_library(config: Config, instance: Instance) -> Library:
