@@ -8,13 +8,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from tests.checkup.conftest import MakePlan
+from tests.plan.conftest import Planner
 from vllm_circus.checkup import Finding, Verdict, run
 from vllm_circus.checkup.configuration import check_model_files, check_models_file, check_secrets, judge_place
 from vllm_circus.checkup.modelfiles import lacks, option
 from vllm_circus.checkup.patience import Answer
 from vllm_circus.checkup.running import Check
 from vllm_circus.checkup.scene import Scene
+from vllm_circus.gpu import Gpu, NoDriver
 from vllm_circus.paths import Instance
+from vllm_circus.plan.gpus import UNCHECKED
 
 SIMULATED = "{name: a, model: sim/a, engine: simulator}"
 
@@ -47,6 +50,14 @@ def test_warnings_of_the_plan_are_warnings(instance: Instance) -> None:
     assert fine.verdict is Verdict.OK
     assert open_to_all.verdict is Verdict.WARNING
     assert "everybody who reaches 0.0.0.0:8000" in open_to_all.what
+
+
+def test_gpus_that_no_driver_shows_are_not_to_be_changed_in_the_file(scene: Scene, planner: Planner) -> None:
+    text = "proxy: {host: 127.0.0.1}\nmodels: [{name: a, model: org/a, gpus: [0]}]"
+    planned = Answer(planner.given(gpus=None).plan(text))
+    no_driver: Answer[tuple[Gpu, ...]] = Answer(None, NoDriver("no NVIDIA driver", hint="install the driver"))
+    _, found = check_models_file(replace(scene, file=Path("models.yaml"), planned=planned, gpus=no_driver))
+    assert (found.verdict, found.what, found.fix) == (Verdict.WARNING, UNCHECKED, "install the driver")
 
 
 def test_a_variable_without_keys_is_a_warning(instance: Instance) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from vllm_circus.checkup.cards import judge_driver
 from vllm_circus.checkup.findings import Found, fault, note, ok, warning
 from vllm_circus.checkup.modelfiles import is_offline, lacks, option
 from vllm_circus.checkup.scene import FILE_LIMIT, Scene, faults_of
@@ -17,6 +18,7 @@ from vllm_circus.errors import ConfigError
 from vllm_circus.facts import Disk
 from vllm_circus.paths import expanded
 from vllm_circus.plan.fit.weights import hub_folder
+from vllm_circus.plan.gpus import UNCHECKED
 from vllm_circus.plan.types import ModelPlan
 from vllm_circus.stores.settings import read_settings
 from vllm_circus.view.units import counted
@@ -45,7 +47,8 @@ def check_models_file(scene: Scene) -> Iterator[Found]:
         return
     yield ok(f"{scene.file} is fine: {counted(len(planned.value.models), 'engine')}")
     for sentence in (*planned.value.warnings, *_unset_keys(scene)):
-        yield warning(sentence, f"change it in {scene.file}")
+        in_file = sentence != UNCHECKED
+        yield warning(sentence, f"change it in {scene.file}" if in_file else judge_driver(scene.gpus, False).fix)
 
 
 def _unset_keys(scene: Scene) -> Iterator[str]:

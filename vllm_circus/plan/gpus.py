@@ -5,6 +5,9 @@ from __future__ import annotations
 from vllm_circus.gpu import Gpu
 from vllm_circus.plan.draft import Draft, Notes
 
+#: The warning where no driver tells which GPUs there are.
+UNCHECKED = "no GPU driver was found, so GPU indices could not be checked"
+
 
 def check_gpus(drafts: tuple[Draft, ...], gpus: tuple[Gpu, ...] | None, notes: Notes) -> None:
     """Note indices that do not exist or stand twice. `gpus` None: nobody knows."""
@@ -17,7 +20,7 @@ def check_gpus(drafts: tuple[Draft, ...], gpus: tuple[Gpu, ...] | None, notes: N
             elif known is not None and index not in known:
                 notes.lack(place, f"there is no GPU {index}", _existing(known))
     if known is None and any(draft.model.enabled and draft.own.gpus for draft in drafts):
-        notes.warn((), "no GPU driver was found, so GPU indices could not be checked")
+        notes.warn((), UNCHECKED)
 
 
 def _existing(known: set[int]) -> str:
