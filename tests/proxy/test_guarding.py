@@ -278,6 +278,17 @@ def test_the_request_log_has_a_line_per_request_and_no_body(start: Start, backen
     assert "\x1b" not in worker.log.read_text()
 
 
+def test_the_request_log_tells_the_size_of_our_own_answers(start: Start, backend: Backend) -> None:
+    worker = start(a_model("alpha", backend.port), request_logging=True)
+    refused = worker.chat(b'{"model":"x"}', b"X-Request-Id: r-1")
+    peer = worker.client()
+    peer.send(b"HEAD /nowhere HTTP/1.1\r\nHost: x\r\nX-Request-Id: r-2\r\n\r\n")
+    assert read_message(peer, head_only=True).status == 404
+    assert until(lambda: b"r-2" in worker.log.read_bytes())
+    sizes = dict(re.findall(r" out=([0-9]+) .* id=(r-.)", worker.log.read_text()))
+    assert sizes == {str(len(refused.body)): "r-1", "0": "r-2"}
+
+
 def test_a_log_that_nobody_reads_never_blocks_and_says_what_was_lost() -> None:
     import os
 

@@ -128,22 +128,20 @@ class Downstream(Connection):
         if self._exchange is not None and not self._exchange.complete:
             self._expect_more(self._exchange)
 
-    def refuse(self, error: Refused, exchange: Exchange) -> None:
-        """Answer a request that goes no further."""
+    def refusal(self, error: Refused, exchange: Exchange) -> tuple[bytes, bool]:
+        """The answer to a request that goes no further, and whether the connection stays."""
         relay, head = self._relay, exchange.head
         keep = exchange.complete and head.keep_alive and not isinstance(error, BadMessage) and not relay.draining
         stays = b"connection: keep-alive\r\n" if keep and not head.minor else b""
-        self.write(
-            answer(
-                error,
-                anthropic=exchange.is_anthropic,
-                request_id=exchange.request_id,
-                keep_alive=keep,
-                head_only=head.method == b"HEAD",
-                extra=exchange.prepared.cors + stays,
-            )
+        data = answer(
+            error,
+            anthropic=exchange.is_anthropic,
+            request_id=exchange.request_id,
+            keep_alive=keep,
+            head_only=head.method == b"HEAD",
+            extra=exchange.prepared.cors + stays,
         )
-        self.exchange_over(keep_alive=keep, now=relay.clock())
+        return data, keep
 
     def exchange_over(self, *, keep_alive: bool, now: float) -> None:
         """The answer is written: on to the next request, or to the end."""

@@ -273,8 +273,11 @@ class Exchange(Request):
         self._leave_backend()
         blameless = error.http_status < 500 or error.code in _OURS
         if not self.status:
+            data, keep_alive = self.down.refusal(error, self)
+            self.response_bytes = len(data) - data.index(b"\r\n\r\n") - 4
             self._close_account(error.http_status, self._clock(), blameless=blameless)
-            self.down.refuse(error, self)
+            self.down.write(data)
+            self.down.exchange_over(keep_alive=keep_alive, now=self._clock())
             return
         if self._takes_event():
             event = stream_error(error, anthropic=self.is_anthropic, request_id=self.request_id)

@@ -321,7 +321,7 @@ def log_line(exchange: Exchange, *, cut: bool, now: float) -> str:
     """The request log's line: names cleaned, never a body. Times in milliseconds, `-` where there was no first byte.
 
     `engine` is who was asked, a replica or a fallback's engine too; `-` where nobody was. `in` and `out` are bytes of
-    bodies between client and engine: an answer of our own has none.
+    bodies, of the request's as far as it has come.
     """
     head = exchange.head
     first = f"{(exchange.first_at - exchange.began) * 1000:.1f}" if exchange.first_at else "-"
