@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vllm_circus import gpu
+from vllm_circus.files import version_of
 from vllm_circus.gpu import Gpu
 
 _LISTEN = "0A"  # TCP_LISTEN in include/net/tcp_states.h, as /proc/net/tcp writes it
@@ -93,6 +94,13 @@ class Disk:
         """What stands in a file; None where it cannot be read, or is no text."""
         try:
             return path.read_text(encoding="utf-8")
+        except (OSError, ValueError):
+            return None
+
+    def version(self, path: Path) -> str | None:
+        """What changes when a file is written, and says nothing of what it holds; None where there is none."""
+        try:
+            return version_of(path)
         except (OSError, ValueError):
             return None
 

@@ -31,6 +31,12 @@ def content_of(data: bytes) -> Content:
     return Content(len(data), hashlib.sha256(data).hexdigest())
 
 
+def version_of(path: Path) -> str:
+    """What tells a file of secrets from what it was before, and nothing of what it holds. Raises OSError."""
+    about = path.stat()
+    return f"{about.st_mtime_ns}-{about.st_size}"
+
+
 def write_atomic(path: Path, content: str | bytes, *, mode: int = 0o644) -> None:
     """Replace `path` by `content`: temporary name in the same folder, fsync, rename, fsync of the folder.
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
+import requests
 
 from tests.e2e.conftest import PATIENCE, PROGRAM, Circus, await_that, with_ports
 from tests.e2e.traffic import Traffic
@@ -129,6 +130,40 @@ def test_what_circusd_holds_stays_until_the_set_is_started_anew(
     circus("down")
     circus("up", str(path), "-d", "--wait", "--timeout", "100")
     assert circus.status()["proxy"]["port"] == other
+
+
+def test_other_keys_and_variables_in_the_same_files_are_noticed_and_applied(
+    circus: Circus, short_dir: Path, ports: Mapping[str, int]
+) -> None:
+    path, keys, variables = (short_dir / name for name in ("models.yaml", "keys", "env"))
+    for file, text in ((keys, "first-key-0123456789\n"), (variables, "MARK=1\n")):
+        file.write_text(text)
+        file.chmod(0o600)
+    write(path, ports, "  - {name: a, model: sim/a, env_file: env}\n  - {name: b, model: sim/b}\n")
+    path.write_text(path.read_text().replace("proxy: {", "proxy: {keys: {file: keys}, "))
+    circus("up", str(path), "-d", "--wait", "--timeout", "100")
+    before = {model["name"]: model["pid"] for model in circus.status()["models"]}
+    assert "has changed" not in circus("status").stdout
+
+    keys.write_text("second-key-0123456789\n")
+    assert "keys has changed since it was last read; `vllm-circus reload` applies it" in circus("status").stdout
+    assert circus("reload", "--yes").stdout == "= proxy: no restart; changes keys\n"
+    url = circus.status()["proxy"]["url"]
+    await_that(lambda: asked(url, "first-key-0123456789") == 401)
+    assert asked(url, "second-key-0123456789") == 200
+    assert "has changed" not in circus("status").stdout
+    assert circus("reload", "--yes").stdout == "nothing has changed\n"
+
+    variables.write_text("MARK=2\n")
+    assert circus("reload", "--yes").stdout == "~ a: is restarted, for what is in env_file\n"
+    after = {model["name"]: model["pid"] for model in circus.status()["models"]}
+    assert (after["a"] != before["a"], after["b"] == before["b"]) == (True, True)
+    assert "MARK=2" in Path(f"/proc/{after['a']}/environ").read_text().split("\0")
+
+
+def asked(url: str, key: str) -> int:
+    """The status of a look at the models with that key."""
+    return requests.get(f"{url}/models", headers={"Authorization": f"Bearer {key}"}, timeout=10).status_code
 
 
 def findings(circus: Circus) -> list[dict[str, str]]:

@@ -59,6 +59,9 @@ class FakeDisk(Disk):
     def text(self, path: Path) -> str | None:
         return self.texts.get(str(path), "something\n") if str(path) in self.files else None
 
+    def version(self, path: Path) -> str | None:
+        return self.text(path)
+
     def home(self) -> Path:
         return Path("/home/me")
 

@@ -69,3 +69,21 @@ def test_a_warning_that_has_been_read_is_not_told_again(tmp_path: Path) -> None:
     moved = public.replace("80", "81")
     assert compare(old, replace(old, warnings=(moved,))).warnings == (moved,)
     assert compare(old, replace(old, warnings=(moved,))).empty
+
+
+def test_other_keys_in_the_same_file_change_at_once(tmp_path: Path) -> None:
+    plan = make_plan(make_instance(tmp_path), A)
+    old = replace(plan, proxy=replace(plan.proxy, keys_file="/keys", keys_version="1"))
+    new = replace(old, proxy=replace(old.proxy, keys_version="2"))
+    assert compare(old, new).applies
+    assert list(difference_lines(compare(old, new))) == ["= proxy: no restart; changes keys"]
+    moved = replace(old, proxy=replace(old.proxy, keys_file="/others", keys_version="2"))
+    assert compare(old, moved).proxy == ("keys_file",)
+
+
+def test_other_variables_in_the_same_file_restart_the_engine(tmp_path: Path) -> None:
+    instance = make_instance(tmp_path)
+    old = replace(A, env_file="/env", env_version="1", digest="1")
+    new = replace(old, env_version="2", digest="2")
+    difference = compare(make_plan(instance, old), make_plan(instance, new))
+    assert difference.restarted == (Change("a", ("what is in env_file",)),)

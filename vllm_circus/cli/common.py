@@ -244,11 +244,11 @@ def find_fallen(instance: Instance) -> Fallen | None:
 
 
 def changed_since(instance: Instance, outline: Outline) -> str:
-    """A sentence where the running set's models file, or a stored profile, is no longer what it was; else empty.
+    """A sentence where the models file, a stored profile or a file of secrets is no longer what it was; else empty.
 
     What cannot be read is not spoken of.
     """
-    from vllm_circus.stores.lastread import last_read
+    from vllm_circus.stores.lastread import changed_secret, last_read
 
     read, source = last_read(instance), Path(outline.source)
     if read is None:
@@ -263,8 +263,10 @@ def changed_since(instance: Instance, outline: Outline) -> str:
         return gone_words(source)
     except OSError:
         return ""
-    name = _changed_profile(instance, outline, read)
-    return f"the profile {name} has changed since it was last read; {apply}" if name else ""
+    what = _changed_profile(instance, outline, read)
+    if not what and (secret := changed_secret(outline.secrets)):
+        what = secret.name
+    return f"{what} has changed since it was last read; {apply}" if what else ""
 
 
 class FileGone(CircusError):
@@ -302,7 +304,7 @@ def _changed_profile(instance: Instance, outline: Outline, read: LastRead) -> st
     for name in dict.fromkeys(model.profile for model in outline.models if model.profile):
         with suppress(OSError):  # built in, or the file's own, or not ours to see
             if read.differs(instance.profiles / f"{name}.yaml"):
-                return name
+                return f"the profile {name}"
     return ""
 
 

@@ -99,6 +99,7 @@ class _Planner:
         fixed = written | env.gpu_environment(draft.gpus)
         variable = self._variable(draft, internal_base)
         env_file = self.sources.private_file(model.env_file, at("env_file"), self.notes) if model.env_file else None
+        secrets = (env_file, self.sources.disk.version(Path(env_file))) if env_file else None
         names = names_of(draft)
         share = share_of(draft, self.facts.gpus, self.notes)
         subject = subject_of(draft, options, share, self.facts.gpus or ())
@@ -118,7 +119,7 @@ class _Planner:
             adapters=served.adapters,
             check_names=draft.command is None or draft.command.check_names,
             gpus=draft.gpus,
-            digest=_digest(argv.nameless, tuple(sorted(fixed.items())), env_file, model.threads, str(served.endpoint)),
+            digest=_digest(argv.nameless, tuple(sorted(fixed.items())), secrets, model.threads, str(served.endpoint)),
             group=draft.group,
             fallback=draft.own.fallback,
             affinity=affinity_of(model),
@@ -126,6 +127,7 @@ class _Planner:
             sleeps=model.sleep and draft.command is None,
             on_demand=model.on_demand and model.enabled,
             memory_share=share or written_share(options),
+            env_version=secrets and secrets[1],
             **{name: getattr(model, name) for name in _AS_WRITTEN},
         )
 

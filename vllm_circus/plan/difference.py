@@ -15,8 +15,8 @@ from vllm_circus.plan.held import held_back
 from vllm_circus.plan.types import ModelPlan, Plan, ProxyPlan
 
 #: Of a model: what follows from the rest and says nothing by itself.
-_SILENT = frozenset({"digest", "watcher", "argv", "env", "serves", "memory_share"})
-_ENGINE = ("model", "engine", "argv", "env", "env_file", "endpoint", "gpus")
+_SILENT = frozenset({"digest", "watcher", "argv", "env", "serves", "memory_share", "env_version"})
+_ENGINE = ("model", "engine", "argv", "env", "env_file", "env_version", "endpoint", "gpus")
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def compare(old: Plan, new: Plan) -> Difference:
         changed=tuple(
             Change(b.name, what) for a, b in both if a.digest == b.digest and (what := tuple(_different(a, b, _SILENT)))
         ),
-        proxy=tuple(_different(old.proxy, new.proxy, frozenset(fixed))),
+        proxy=tuple(_of_proxy(old.proxy, new.proxy, fixed)),
         fixed=fixed,
         warnings=tuple(_new_warnings(old, new)),
     )
@@ -95,6 +95,15 @@ def _by_names(plan: Plan) -> Callable[[str], str]:
     return lambda warning: re.sub(r"\bmodels\[(\d+)\]", named, warning)
 
 
+def _of_proxy(old: ProxyPlan, new: ProxyPlan, fixed: tuple[str, ...]) -> Iterator[str]:
+    """Its options that take effect at once; of another file of keys it is known that it holds others."""
+    for name in _different(old, new, frozenset(fixed)):
+        if name != "keys_version":
+            yield name
+        elif old.keys_file == new.keys_file:
+            yield "keys"
+
+
 def _engine(old: ModelPlan, new: ModelPlan) -> Iterator[str]:
     """Which parts of an engine have changed: its own options by name."""
     for name in _ENGINE:
@@ -105,6 +114,8 @@ def _engine(old: ModelPlan, new: ModelPlan) -> Iterator[str]:
             yield from _options(old, new)
         elif name == "env":
             yield from (f"env {key}" for key in sorted({pair[0] for pair in {*before} ^ {*after}}) if key != _THREADS)
+        elif name == "env_version":
+            yield from ("what is in env_file",) if old.env_file == new.env_file else ()
         elif name == "endpoint":
             yield "port" if before.port != after.port else "listening"
         else:

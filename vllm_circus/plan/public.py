@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from pathlib import Path
 
 from vllm_circus.config.places import show_value
 from vllm_circus.hostport import join_host_port
@@ -34,6 +35,7 @@ def plan_proxy(drafts: tuple[Draft, ...], sources: Sources, now: float | None, n
             "set `keys`, or `host: 127.0.0.1` to serve this machine alone",
         )
     _check_host(proxy.host, notes)
+    keys_file = sources.keys_file(keys.file, ("proxy", "keys", "file"), notes) if keys and keys.file else None
     certificate, key = tls_files(proxy.tls, sources, now, notes) if proxy.tls else (None, None)
     return ProxyPlan(
         host=proxy.host,
@@ -45,12 +47,13 @@ def plan_proxy(drafts: tuple[Draft, ...], sources: Sources, now: float | None, n
         default_model=proxy.default_model or (drafts[0].group if len(drafts) == 1 else None),
         drain_timeout=proxy.drain_timeout,
         limits=proxy.limits,
-        keys_file=sources.keys_file(keys.file, ("proxy", "keys", "file"), notes) if keys and keys.file else None,
+        keys_file=keys_file,
         keys_env=keys.env if keys else None,
         tls_certificate=certificate,
         tls_key=key,
         unix_socket=socket_path(proxy.unix_socket, sources, notes) if proxy.unix_socket else None,
         exact_usage=proxy.exact_usage,
+        keys_version=sources.disk.version(Path(keys_file)) if keys_file else None,
     )
 
 

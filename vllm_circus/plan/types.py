@@ -80,6 +80,7 @@ class ModelPlan:
         affinity: a header's name in lower case, `PREFIX` for the beginning of the prompt, None for none.
         serves: every name that its engine is started with: its `names`, and those of models that fall back on it.
         sleeps: the engine has a sleep mode and its routes.
+        env_version: what tells the content of `env_file` from the one before, see `files.version_of`.
         memory_share: the part of each of its GPUs that it takes, 0 to 1; None where nobody said.
         exclusive: engines with the same one take turns on their GPUs; None takes none.
         turn: seconds that it keeps its turn at least.
@@ -124,11 +125,16 @@ class ModelPlan:
     exclusive: str | None
     turn: float
     memory_share: float | None
+    env_version: str | None = None
 
 
 @dataclass(frozen=True)
 class ProxyPlan:
-    """The public side. `cors` holds the allowed origins: `("*",)` is every one, empty none."""
+    """The public side. `cors` holds the allowed origins: `("*",)` is every one, empty none.
+
+    `keys_version` tells the content of `keys_file` from the one before, see `files.version_of`: workers read the keys
+    again where the plan is another one.
+    """
 
     host: str
     port: int
@@ -145,6 +151,7 @@ class ProxyPlan:
     tls_key: str | None = None
     unix_socket: str | None = None
     exact_usage: bool = False
+    keys_version: str | None = None
 
 
 @dataclass(frozen=True)

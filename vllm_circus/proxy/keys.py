@@ -1,8 +1,8 @@
 """Who may use the proxy: API keys from a file or a variable.
 
-Rules: keys are read once, at the start, and live here as digests; a file that others can read is refused, as is a
-source that holds no key at all, since the operator asked for a lock. Comparison takes the same time whatever is
-presented. No key is ever logged.
+Rules: keys are read at the start and with each new plan, and live here as digests; a file that others can read is
+refused, as is a source that holds no key at all, since the operator asked for a lock. Comparison takes the same time
+whatever is presented. No key is ever logged.
 """
 
 from __future__ import annotations

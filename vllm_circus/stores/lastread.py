@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import json
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vllm_circus.files import Content, content_of, write_as_owner
+from vllm_circus.files import Content, content_of, version_of, write_as_owner
 from vllm_circus.paths import Instance
 
 if TYPE_CHECKING:
@@ -80,6 +81,15 @@ def last_read(instance: Instance) -> LastRead | None:
         return LastRead(instance.plan.stat().st_mtime_ns)
     except OSError:
         return None
+
+
+def changed_secret(planned: Iterable[tuple[Path, str]]) -> Path | None:
+    """The first of these files whose version (see `files.version_of`) is another by now; one that is gone is none."""
+    for path, version in planned:
+        with suppress(OSError):
+            if version_of(path) != version:
+                return path
+    return None
 
 
 def _changed_at(path: Path, content: Content) -> int:

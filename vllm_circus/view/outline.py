@@ -7,8 +7,9 @@ of `plan.types.load_plan`.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from vllm_circus.hostport import join_host_port
@@ -35,6 +36,8 @@ class OutlineModel:
     adapters: tuple[str, ...] = ()
     address: str = ""
     profile: str = ""
+    env_file: str = ""
+    env_version: str = ""
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,14 @@ class Outline:
     models: tuple[OutlineModel, ...]
     tls: bool = False
     unix_socket: str = ""
+    keys_file: str = ""
+    keys_version: str = ""
+
+    @property
+    def secrets(self) -> Iterator[tuple[Path, str]]:
+        """Files of keys and of variables, and which version of each was planned with, where that is known."""
+        files = [(self.keys_file, self.keys_version), *((model.env_file, model.env_version) for model in self.models)]
+        yield from ((Path(file), version) for file, version in files if file and version)
 
     @property
     def url(self) -> str:
@@ -104,6 +115,8 @@ def read_outline(data: bytes) -> Outline:
             workers=plan["proxy"]["workers"],
             tls=plan["proxy"].get("tls_certificate") is not None,
             unix_socket=plan["proxy"].get("unix_socket") or "",
+            keys_file=plan["proxy"].get("keys_file") or "",
+            keys_version=plan["proxy"].get("keys_version") or "",
             models=tuple(
                 OutlineModel(
                     name=model["name"],
@@ -115,6 +128,8 @@ def read_outline(data: bytes) -> Outline:
                     watcher=model["watcher"],
                     group=model.get("group", model["name"]),
                     profile=model.get("profile") or "",
+                    env_file=model.get("env_file") or "",
+                    env_version=model.get("env_version") or "",
                     adapters=tuple(adapter["name"] for adapter in model["adapters"]),
                     address=_address(model["endpoint"]),
                 )
