@@ -119,13 +119,12 @@ def _of_old_text(fault: Fault, before: str, after: str) -> Fault:
     import re
     from dataclasses import replace
 
+    line = partial(old_line, before.splitlines(), after.splitlines())
+
     def told(text: str) -> str:
-        return re.sub(r" \(line (\d+)\)", lambda found: f" (line {old})" if (old := line(found[1])) else "", text)
+        return re.sub(r" \(line (\d+)\)", lambda found: f" (line {at})" if (at := line(int(found[1]))) else "", text)
 
-    def line(number: str) -> int:
-        return old_line(before.splitlines(), after.splitlines(), int(number))
-
-    return replace(fault, line=line(str(fault.line)), message=told(fault.message), fix=told(fault.fix))
+    return replace(fault, line=line(fault.line), message=told(fault.message), fix=told(fault.fix))
 
 
 def old_line(old: Sequence[str], new: Sequence[str], line: int) -> int:

@@ -81,9 +81,9 @@ function %(complete_func)s
             case plain
                 echo $option$item[2]
             case file
-                printf '%%s\n' $option(__fish_complete_path $item[2])
+                printf '%%s\\n' $option(__fish_complete_path $item[2])
             case dir
-                printf '%%s\n' $option(__fish_complete_directories $item[2])
+                printf '%%s\\n' $option(__fish_complete_directories $item[2])
         end
     end
 end

@@ -26,16 +26,15 @@ class Notes:
     faults: dict[Fault, None] = field(default_factory=dict)
     _warnings: dict[tuple[int, str], None] = field(default_factory=dict)
 
-    def fault(self, place: Place, message: str, fix: str = "") -> None:
+    def fault(self, place: Place, message: str, fix: str = "", *, lack: bool = False) -> None:
         """Something that cannot be started like this, unless it may only follow from a fault that is known."""
         if self.loaded.doubts(place):
             return
-        self.faults[self.loaded.fault(place, message, fix)] = None
+        self.faults[replace(self.loaded.fault(place, message, fix), lack=lack)] = None
 
     def lack(self, place: Place, message: str, fix: str = "") -> None:
         """The same where only this machine does not have what is named."""
-        if not self.loaded.doubts(place):
-            self.faults[replace(self.loaded.fault(place, message, fix), lack=True)] = None
+        self.fault(place, message, fix, lack=True)
 
     def take(self, faults: Iterable[Fault]) -> None:
         """What was found wrong in another file than the models file."""
